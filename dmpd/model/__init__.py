@@ -1,0 +1,1 @@
+"""Names, topics, messages, the device record and the rules that apply messages to it: pure, no I/O, no clock."""

@@ -1,0 +1,24 @@
+"""Bounds of everything that crosses a border. Used by the edge before sending and by the cloud on receipt."""
+
+from typing import Final
+
+INT64_MAX: Final = 2**63 - 1
+
+EPOCH_MIN: Final = 1
+EPOCH_MAX: Final = 4_102_444_800_000
+"""Milliseconds at 2100-01-01: an epoch beyond it can only be damage, and would outrank every honest one for ever."""
+
+PAYLOAD_BYTES_MAX: Final = 256 * 1024
+NESTING_MAX: Final = 64
+
+ATTRIBUTES_MAX: Final = 256
+ATTRIBUTE_KEY_BYTES_MAX: Final = 128
+ATTRIBUTE_VALUE_BYTES_MAX: Final = 16 * 1024
+INTERFACES_MAX: Final = 32
+ADDRESSES_MAX: Final = 64
+"""IPv4 and IPv6 addresses of one record, over all its interfaces."""
+
+TEXT_LENGTH_MAX: Final = 1024
+CODE_LENGTH_MAX: Final = 128
+ROSTER_SESSIONS_MAX: Final = 1000
+DURABLE_RANGES_MAX: Final = 4096

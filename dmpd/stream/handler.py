@@ -1,0 +1,50 @@
+"""What a user of the stream writes: a handler, and what it may say while handling.
+
+A handler lives in one worker process and sees one partition, in order. It is made there, once per worker life, by a
+factory named as ``"package.module:function"`` so that the fork server can import it before any worker starts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """One Kafka record as the handler sees it. ``key`` and ``value`` own their bytes."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Output(Protocol):
+    """What a handler may say of the records it was given. No call blocks for longer than a send on a local socket."""
+
+    def invalid(self, record: Record, reason: str, detail: str = "") -> None:
+        """Give ``record`` up: it goes to the dead-letter topic with ``reason`` and is then counted as handled."""
+
+    def emit(self, topic: str, key: bytes, value: bytes) -> None:
+        """Produce a record; the offsets of this batch are committed only after it is delivered."""
+
+    def waiting_sink(self) -> None:
+        """Say that the sink does not answer and that this handler keeps trying. Repeat at each attempt."""
+
+
+class Handler(Protocol):
+    """Handles the records of one partition. All calls come from one thread of one worker process."""
+
+    def handle(self, records: Sequence[Record], output: Output) -> None:
+        """Handle ``records``, oldest first: all that the ring holds, up to the configured bounds of a batch.
+
+        Blocks as long as it must; the ring fills meanwhile and the partition is paused. On return every record is
+        durable in the sink or was called ``invalid``. Raising, like dying, means that none of them was handled: the
+        worker is replaced and its successor gets them again, so handling must be idempotent.
+        """
+
+    def close(self) -> None:
+        """Let go of connections. Called when the worker is told to end; not called when it is killed."""
+
+
+HandlerFactory = Callable[[int], Handler]
+"""Called in the worker with its partition number."""

@@ -1,0 +1,154 @@
+"""Real servers for tests: one broker of each kind per test session, fresh topics and databases per test.
+
+A machine without a server's program skips, with the reason; in CI (``CI=true``) that is a failure instead. A test that
+kills or freezes a server takes one of its own from ``start_mosquitto`` and the like, never the session's.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dmpd.lab.certificates import CertificateAuthority
+from dmpd.lab.kafka import Kafka
+from dmpd.lab.mosquitto import Mosquitto
+from dmpd.lab.postgresql import PostgreSQL
+from dmpd.lab.server import Server, ServerError, free_ports
+from dmpd.lab.server_process import ServerProcess
+from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, MqttSettings
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test, or fail it where nothing may be skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+class MosquittoService:
+    """A running broker and the authority whose certificates it takes."""
+
+    def __init__(self, process: ServerProcess, server: Mosquitto, authority: CertificateAuthority) -> None:
+        self.process = process
+        self.port = server.port
+        self.authority = authority
+
+    def settings(self, principal: str) -> MqttSettings:
+        """How ``principal`` (its certificate is issued if need be) connects."""
+        return self.authority.client(principal).mqtt_settings(port=self.port)
+
+
+class KafkaService:
+    """A running Kafka. ``unique`` makes names for the topics and groups of one test."""
+
+    def __init__(self, process: ServerProcess, server: Kafka) -> None:
+        self.process = process
+        self.bootstrap_servers = server.bootstrap_servers
+        self.settings = KafkaSettings(bootstrap_servers=server.bootstrap_servers)
+
+    @staticmethod
+    def unique(prefix: str = "t") -> str:
+        return f"{prefix}-{uuid.uuid4().hex[:10]}"
+
+    def create_topic(self, name: str | None = None, *, partitions: int = 1) -> str:
+        """Make a topic and wait until the broker knows it; returns its name."""
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        name = name or self.unique()
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        admin.create_topics([NewTopic(name, partitions, 1)])[name].result(20)
+        return name
+
+
+class PostgreSQLService:
+    """A running cluster."""
+
+    def __init__(self, process: ServerProcess, server: PostgreSQL) -> None:
+        self.process = process
+        self.server = server
+
+    @contextmanager
+    def database(self) -> Iterator[DatabaseSettings]:
+        """A fresh, empty database for as long as the context lasts."""
+        name = f"t_{uuid.uuid4().hex[:10]}"
+        yield DatabaseSettings(conninfo=self.server.create_database(name))
+        self.server.drop_database(name)
+
+
+@contextmanager
+def start(server: Server) -> Iterator[ServerProcess]:
+    """Prepare and run any server of the lab; ended at the end of the context."""
+    process = ServerProcess(server)
+    try:
+        server.prepare()
+        process.start()
+    except ServerError as error:
+        if "not installed" not in str(error) and "no Kafka jars" not in str(error):
+            raise
+        unavailable(str(error))
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@contextmanager
+def start_mosquitto(folder: Path) -> Iterator[MosquittoService]:
+    authority = CertificateAuthority(folder / "tls")
+    server = Mosquitto(folder / "mosquitto", port=free_ports(1)[0], authority=authority)
+    with start(server) as process:
+        yield MosquittoService(process, server, authority)
+
+
+@contextmanager
+def start_kafka(folder: Path) -> Iterator[KafkaService]:
+    port, controller_port = free_ports(2)
+    server = Kafka(folder / "kafka", port=port, controller_port=controller_port)
+    with start(server) as process:
+        yield KafkaService(process, server)
+
+
+@contextmanager
+def start_postgres(folder: Path) -> Iterator[PostgreSQLService]:
+    server = PostgreSQL(folder / "postgresql", durable=False)
+    with start(server) as process:
+        yield PostgreSQLService(process, server)
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """A temporary folder that the servers' own users can enter (pytest's ``tmp_path`` is ours alone)."""
+    with tempfile.TemporaryDirectory(prefix="dmpd-test-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> Iterator[MosquittoService]:
+    """The session's MQTT broker: use principals of your own test (``unique`` serials), share nothing."""
+    with public_folder() as folder, start_mosquitto(folder) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaService]:
+    """The session's Kafka: use topics and groups of your own test."""
+    with public_folder() as folder, start_kafka(folder) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgreSQLService]:
+    with public_folder() as folder, start_postgres(folder) as service:
+        yield service
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgreSQLService) -> Iterator[DatabaseSettings]:
+    """A fresh, empty database of the session's PostgreSQL, superuser."""
+    with postgres_server.database() as settings:
+        yield settings

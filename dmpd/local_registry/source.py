@@ -10,13 +10,19 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 Reach = Literal["up", "down", "unsure"]
-"""What a piece of evidence says of the device's link: seen alive, gone, or asked and not yet answered."""
+"""What a piece of evidence says of the device's link.
+
+``up`` = it answered or sent just now; ``down`` = it was asked and did not answer (a kernel's FAILED), or its port lost
+carrier; ``unsure`` = no answer yet. ``None`` = this evidence says nothing of the link (a lease read from a file).
+Silence is no proof: a device goes offline by ``down`` or ``gone`` alone, so a source that can ask must say ``down``.
+"""
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
     """One sighting: what one source says of one device at one moment. Absent = this source does not know.
 
-    ``attributes`` are free facts (JSON text by name). ``seen_at_s`` is monotonic time in seconds.
+    ``attributes`` are free facts (JSON text by name). ``seen_at_s`` is monotonic time in seconds. Evidence without a
+    ``mac`` is matched by its ``ip`` to the device last seen there, and dropped if there is none.
     """
 
     source: str
@@ -36,7 +42,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     reach: Reach | None = None
     power: Literal["on", "standby", "asleep"] | None = None
     gone: bool = False
-    """The source says that this identity is no longer on the LAN (lease given back, session left)."""
+    """The source knows that it left the LAN (lease given back, cable pulled): offline at once, without a grace."""
 
 
 class LanDown(Struct, frozen=True):

@@ -1,0 +1,61 @@
+"""What the configuration file of a RAE may say (``/etc/dmpd/local-registry.yaml``): one Struct is the whole file."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from dmpd.runtime.settings import LogSettings, MqttSettings, PositiveInt, PositiveSeconds
+
+
+class LanSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The LAN whose devices are watched."""
+
+    interface: str | None = None
+    """Network interface of the LAN (a bridge, usually); absent = no neighbour feed and no probing."""
+    lease_file: str | None = None
+    """dnsmasq's lease file; absent = no leases are read."""
+
+
+class PresenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a device counts as online or offline."""
+
+    grace_s: PositiveSeconds = 60.0
+    """From the first sign that a device is gone until it is published as offline."""
+    restart_grace_s: PositiveSeconds = 10.0
+    """From the start of the program until a device not yet seen again is published as unknown."""
+    silent_s: PositiveSeconds = 180.0
+    """From the start until a device of which no source says anything is judged offline."""
+    probe_interval_s: PositiveSeconds = 20.0
+    """A device that gave no sign of life for this long is probed."""
+    probe_interval_max_s: PositiveSeconds = 900.0
+    """Upper bound of the doubling interval between probes of a device that is offline."""
+    probes_per_s: PositiveInt = 50
+    leave_after_s: Annotated[float, Meta(ge=1)] = 30 * 86_400.0
+    """Offline this long, a device session ends as ``left``."""
+
+
+class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of what waits for the uplink; over them a device's unsent changes become one checkpoint."""
+
+    rows_max: Annotated[int, Meta(ge=100, le=10_000_000)] = 50_000
+    bytes_max: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
+    age_max_s: Annotated[float, Meta(ge=60)] = 7 * 86_400.0
+
+
+class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One RAE."""
+
+    rae: Annotated[str, Meta(min_length=1, max_length=64)]
+    """Serial of this RAE: the CN of its certificate, and the third level of all its topics."""
+    state_dir: Annotated[str, Meta(min_length=1)] = "/var/lib/dmpd"
+    """Folder of the database, identity.json, the lock and the control socket; survives upgrades."""
+    mqtt: MqttSettings = MqttSettings()
+    lan: LanSettings = LanSettings()
+    presence: PresenceSettings = PresenceSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    checkpoint_interval_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
+    """Each device session is published whole once per interval, spread by a hash of its id; so is the roster."""
+    status_interval_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    commit_interval_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
+    """Changes closer together than this share one transaction (one flush of the disk)."""
+    log: LogSettings = LogSettings()

@@ -5,6 +5,7 @@ For the lab and the tests only: its key lies in the open beside what it signed, 
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,12 +53,10 @@ class CertificateAuthority:
         _write_key(key_file, self._key)
         self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self) -> CertificateFiles:
-        """Certificate of a server on this machine (``localhost``, 127.0.0.1)."""
-        names: list[x509.GeneralName] = [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        ]
+    def server(self, addresses: Sequence[str] = ("127.0.0.1",)) -> CertificateFiles:
+        """Certificate of a server on this machine (``localhost`` and ``addresses``); an existing one is kept."""
+        names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         return self._issue("localhost", names, ExtendedKeyUsageOID.SERVER_AUTH, stem="server")
 
     def client(self, principal: str) -> CertificateFiles:

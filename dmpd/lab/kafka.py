@@ -24,7 +24,7 @@ _DOWNLOAD_TIMEOUT_S: Final = 900
 class Kafka:
     """A broker in ``folder`` on 127.0.0.1:``port``; its controller takes ``controller_port``. Creates no topics."""
 
-    name: Final = "kafka"
+    name = "kafka"
     stop_signal: Literal["TERM", "INT"] = "TERM"
 
     def __init__(self, folder: Path, *, port: int, controller_port: int, libs: Path = KAFKA_LIBS) -> None:

@@ -1,6 +1,8 @@
 """The MQTT broker of the lab: Mosquitto with mutual TLS, the rules of ``etc/mosquitto/acl`` and no other door."""
 
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -9,33 +11,44 @@ from dmpd.lab.layout import ETC
 from dmpd.lab.server import ServerError, give_to, takes_connections, unprivileged_user, write_for
 
 
-class Mosquitto:
-    """A broker in ``folder``, listening on 127.0.0.1:``port``; the CN of a client's certificate is its name."""
+_PER_ADDRESS: Final = re.compile(r"^listener .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
+"""The part of the template that stands once for each address: from its ``listener`` line to the next empty line."""
 
-    name: Final = "mosquitto"
+
+class Mosquitto:
+    """A broker in ``folder`` on ``port`` of 127.0.0.1 and ``more_addresses``; a client's name is its certificate's CN."""
+
+    name = "mosquitto"
     stop_signal: Literal["TERM", "INT"] = "TERM"
 
-    def __init__(self, folder: Path, *, port: int, authority: CertificateAuthority) -> None:
+    def __init__(
+        self, folder: Path, *, port: int, authority: CertificateAuthority, more_addresses: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.port = port
         self.user = unprivileged_user("mosquitto")
         self._authority = authority
+        self._addresses = ("127.0.0.1", *more_addresses)
 
     def prepare(self) -> None:
         _binary()
         self.folder.mkdir(parents=True, exist_ok=True)
         give_to(self.folder, self.user)
-        server = self._authority.server()
+        server = self._authority.server(self._addresses)
         write_for(self.folder / "server.crt", server.cert.read_bytes(), user=self.user)
         write_for(self.folder / "server.key", server.key.read_bytes(), user=self.user)
         write_for(self.folder / "ca.crt", server.ca.read_bytes(), user=self.user)
         write_for(self.folder / "acl", (ETC / "mosquitto" / "acl").read_bytes(), user=self.user)
         template = (ETC / "mosquitto" / "mosquitto.conf.in").read_text()
-        text = template.replace("@DIR@", str(self.folder)).replace("@PORT@", str(self.port))
+        text = _PER_ADDRESS.sub(self._listeners, template).replace("@DIR@", str(self.folder))
         write_for(self.folder / "mosquitto.conf", text.encode(), user=self.user)
 
     def command(self) -> list[str]:
         return [_binary(), "-c", str(self.folder / "mosquitto.conf")]
+
+    def _listeners(self, template: re.Match[str]) -> str:
+        block = template[0].replace("@PORT@", str(self.port))
+        return "\n".join(block.replace("@ADDRESS@", address) for address in self._addresses)
 
     def is_ready(self) -> bool:
         return takes_connections(self.port)

@@ -19,7 +19,7 @@ class PostgreSQL:
     ``durable=False`` trades a power cut's safety for speed (tests); killing the process loses nothing either way.
     """
 
-    name: Final = "postgresql"
+    name = "postgresql"
     stop_signal: Literal["TERM", "INT"] = "INT"
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:

@@ -1,0 +1,30 @@
+# The verbs of this repository. `make demo` and `make test` need git, make, Python 3.11 and apt; they set up the rest.
+.PHONY: setup demo test test-all check bench clean
+BIN := .venv/bin
+PATHS := dmpd tests
+
+setup: ## Debian packages (when root), .venv, Kafka's jars: only what is missing
+	@packaging/setup.sh
+
+demo: setup ## the whole platform with a live view; ONCE=1 runs it through all faults without a person and judges
+	@$(BIN)/dmpd lab up --raes 5 --devices 40 $(if $(ONCE),--once,--watch)
+
+test: setup ## everything but what is too long for every run
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup ## what is too long for every run
+	@$(BIN)/python -m pytest -m slow
+
+check: setup ## format, lint, types, layers
+	@$(BIN)/ruff format --check $(PATHS)
+	@$(BIN)/ruff check $(PATHS)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## throughput and latency of the parts
+	@set -e; for script in tests/bench/bench_*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done
+
+clean: ## ends the lab and removes what setup and the tools made (downloads in .cache stay)
+	@if [ -x $(BIN)/dmpd ]; then $(BIN)/dmpd lab down || true; fi
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find dmpd tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,13 +10,12 @@ from dmpd.lab.certificates import CertificateAuthority
 from dmpd.lab.layout import ETC
 from dmpd.lab.server import ServerError, give_to, takes_connections, unprivileged_user, write_for
 
-
 _PER_ADDRESS: Final = re.compile(r"^listener .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
 """The part of the template that stands once for each address: from its ``listener`` line to the next empty line."""
 
 
 class Mosquitto:
-    """A broker in ``folder`` on ``port`` of 127.0.0.1 and ``more_addresses``; a client's name is its certificate's CN."""
+    """A broker in ``folder`` on ``port`` of 127.0.0.1 and ``more_addresses``; the CN is the name of a client."""
 
     name = "mosquitto"
     stop_signal: Literal["TERM", "INT"] = "TERM"

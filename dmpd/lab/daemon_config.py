@@ -1,0 +1,47 @@
+"""The configuration that the lab writes for dmpd's own daemons (``dmpd.yaml``), and where their health is asked."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dmpd.lab.certificates import CertificateAuthority
+from dmpd.lab.kafka import Kafka
+from dmpd.lab.state import LabFolder
+
+PARTITIONS = 4
+"""Of the lab's topics: one worker each, and this is a machine of few cores."""
+
+
+def bridge_health(folder: LabFolder) -> str:
+    return f"unix:{folder.run / 'bridge.sock'}"
+
+
+def cloud_registry_health(folder: LabFolder) -> str:
+    return f"unix:{folder.run / 'cloud-registry.sock'}"
+
+
+def simulate_health(folder: LabFolder) -> str:
+    return f"unix:{folder.simulate / 'control.sock'}"
+
+
+def write(
+    folder: LabFolder, *, kafka: Kafka, mosquitto_port: int, authority: CertificateAuthority, conninfo: str
+) -> Path:
+    """Write ``dmpd.yaml`` of this lab; returns its path."""
+    certificate = authority.client("svc-bridge")
+    content: dict[str, Any] = {
+        "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
+        "topics": {"partitions": PARTITIONS, "replication_factor": 1, "min_insync_replicas": 1},
+        "mqtt": {
+            "port": mosquitto_port,
+            "ca_file": str(certificate.ca),
+            "cert_file": str(certificate.cert),
+            "key_file": str(certificate.key),
+        },
+        "database": {"conninfo": conninfo},
+        "bridge": {"health_bind": bridge_health(folder)},
+        "cloud_registry": {"health_bind": cloud_registry_health(folder)},
+    }
+    folder.config.write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder.config

@@ -1,0 +1,247 @@
+"""``dmpd lab up --once``: the demo without a person. It waits, measures, pulls a cable, kills, and judges.
+
+Every wait is for a condition with a deadline; what is not met in time is a failure with its name, and the rest goes on,
+so that one run tells everything.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct, field
+
+from dmpd.lab import lan_parts
+from dmpd.lab.kill import WORKER, kill
+from dmpd.lab.lan import Dut
+from dmpd.lab.observation import Observation, percentile
+from dmpd.lab.observer import Observer
+from dmpd.lab.platform import Lab, LabInterruptedError
+from dmpd.lab.server import ServerError
+
+KILLS: Final = ("mosquitto", "bridge", "cloud-registry", WORKER, "kafka")
+_ROWS_S: Final = 90.0
+_QUIET_S: Final = 20.0
+_LAN_S: Final = 45.0
+_RECOVERY_S: Final = 60.0
+_SETTLE_S: Final = 60.0
+_POLL_S: Final = 0.1
+
+
+class Verdict(Struct, frozen=True):
+    """What ``verify`` found: records of the RAEs' stores that the database lacks, and those that differ."""
+
+    committed: int
+    """Changes committed in the stores, since ever."""
+    compared: int
+    missing: int
+    wrong: int
+    said: Sequence[str] = ()
+
+
+class Judge(Protocol):
+    """What the demo asks outside the lab's own parts; the command wires it."""
+
+    def lan_states(self) -> Mapping[str, str]:
+        """State in the database of each device of the LAN's RAE, by host name. Raises ``OSError``: no answer."""
+
+    def verify(self) -> Verdict:
+        """Compare every RAE's store with the database, record by record. Nothing may change meanwhile."""
+
+
+class Report(Struct):
+    """Timings in the order they were taken, what did not hold, and the numbers of the JSON line."""
+
+    timings: list[tuple[str, float]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    raes: int = 0
+    devices: int = 0
+    changes: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    kills: int = 0
+    lost: int = 0
+    wrong: int = 0
+    lan_online: int = 0
+
+    @property
+    def held(self) -> bool:
+        return not self.failures
+
+    def json_line(self) -> str:
+        names = ("raes", "devices", "changes", "p50_ms", "p99_ms", "kills", "lost", "wrong", "lan_online")
+        return json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
+
+
+class Demo:
+    """One run over a lab that is up. ``started_s`` is when its start began (monotonic)."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        observer: Observer,
+        judge: Judge,
+        *,
+        say: Callable[[str], None],
+        stop_requested: Callable[[], bool],
+        started_s: float,
+    ) -> None:
+        self._lab = lab
+        self._observer = observer
+        self._judge = judge
+        self._say = say
+        self._stop_requested = stop_requested
+        self._started_s = started_s
+        self.report = Report(raes=lab.info.raes, devices=lab.info.raes * lab.info.devices)
+
+    def run(self) -> Report:
+        """Blocks for two to five minutes.
+
+        Raises:
+            LabInterruptedError: Somebody asked the lab to end.
+        """
+        self._rows()
+        if self._lab.info.lan:
+            self._lan_online()
+        self._quiet()
+        if self._lab.info.lan:
+            self._cable()
+        for part in KILLS:
+            self._kill(part)
+        self._judge_all()
+        return self.report
+
+    def _rows(self) -> None:
+        started_s = self._started_s
+        expected = self.report.devices + (lan_parts.DEVICES if self._lab.info.lan else 0)
+        self._until("first row", lambda: self._rows_now() > 0, _ROWS_S, since_s=started_s)
+        self._until("all rows", lambda: self._rows_now() >= expected, _ROWS_S, since_s=started_s)
+
+    def _quiet(self) -> None:
+        """The part without faults: what is measured here is change → row."""
+        self._caught_up("everything so far in the database")
+        self._observer.take_delays_ms()
+        delays_ms: list[float] = []
+        end_s = time.monotonic() + _QUIET_S
+        while time.monotonic() < end_s:
+            self._pause()
+            delays_ms += self._observer.take_delays_ms()
+        middle, high = percentile(delays_ms, 0.5), percentile(delays_ms, 0.99)
+        if middle is None or high is None:
+            self.report.failures.append("no change became a row while nothing was broken")
+            return
+        self.report.p50_ms, self.report.p99_ms = round(middle, 1), round(high, 1)
+        self._say(f"change → row without faults: p50 {middle:.0f} ms, p99 {high:.0f} ms, {len(delays_ms)} rows")
+
+    def _lan_online(self) -> None:
+        self._until(
+            f"{lan_parts.DEVICES} devices of the LAN online", lambda: self._lan_count() == lan_parts.DEVICES, _LAN_S
+        )
+
+    def _cable(self) -> None:
+        lan = lan_parts.lan_of(self._lab.folder)
+        dut = lan.dut(1)
+        lan.unplug(dut.name)
+        self._until(
+            f"{dut.name} unplugged is offline", lambda: self._lan_states().get(dut.hostname) == "offline", _LAN_S
+        )
+        lan.plug(dut.name)
+        self._until(
+            f"{dut.name} plugged in is online", lambda: self._lan_states().get(dut.hostname) == "online", _LAN_S
+        )
+
+    def _kill(self, part: str) -> None:
+        try:
+            pid = kill(self._lab.folder, part)
+        except ServerError as error:
+            self.report.failures.append(f"kill {part}: {error}")
+            return
+        self._say(f"kill -9 {part} (pid {pid})")
+        self.report.kills += 1
+        self._caught_up(f"{part} killed, all committed changes in the database")
+
+    def _judge_all(self) -> None:
+        """End the RAEs, let everything arrive, compare."""
+        if self._lab.info.lan:
+            self._lan_online()
+            self.report.lan_online = self._lan_count()
+        started_s = time.monotonic()
+        for program in ("simulate", "local-registry-lan"):
+            if program in self._lab.info.parts:
+                self._lab.supervisor.stop(program)
+        stopped_s = time.monotonic()
+        self._until(
+            "RAEs drained, nothing waits in Kafka",
+            lambda: self._seen_since(stopped_s) is not None and self._observer.latest.lag == 0,
+            _SETTLE_S,
+            since_s=started_s,
+        )
+        started_s = time.monotonic()
+        verdict = self._judge.verify()
+        self.report.timings.append((f"verify of {verdict.compared} records", time.monotonic() - started_s))
+        self.report.changes = verdict.committed
+        self.report.lost = max(verdict.missing, verdict.committed - self._revs())
+        self.report.wrong = verdict.wrong
+        if self.report.lost or self.report.wrong:
+            self.report.failures.append(f"verify: {self.report.lost} lost, {self.report.wrong} wrong")
+            for line in verdict.said:
+                self._say(line)
+
+    def _caught_up(self, what: str) -> None:
+        """Wait until the database holds everything that the RAEs had committed when first seen from now on."""
+        started_s = time.monotonic()
+        committed: list[int] = []
+
+        def holds() -> bool:
+            seen = self._seen_since(started_s)
+            if seen is not None and seen.edge is not None and not committed:
+                committed.append(seen.edge.committed)
+            return bool(committed) and self._revs() >= committed[0]
+
+        self._until(what, holds, _RECOVERY_S, since_s=started_s)
+
+    def _seen_since(self, since_s: float) -> Observation | None:
+        """The latest observation if its round began after ``since_s``."""
+        seen = self._observer.latest
+        return seen if seen.begun_s > since_s else None
+
+    def _revs(self) -> int:
+        database = self._observer.latest.database
+        return database.revs if database is not None else 0
+
+    def _rows_now(self) -> int:
+        database = self._observer.latest.database
+        return database.rows if database is not None else 0
+
+    def _lan_count(self) -> int:
+        return sum(state == "online" for state in self._lan_states().values())
+
+    def _lan_state(self, dut: Dut) -> str | None:
+        return self._lan_states().get(dut.hostname)
+
+    def _lan_states(self) -> Mapping[str, str]:
+        try:
+            return self._judge.lan_states()
+        except OSError:
+            return {}
+
+    def _until(
+        self, what: str, condition: Callable[[], bool], timeout_s: float, *, since_s: float | None = None
+    ) -> None:
+        """Wait for ``condition``; the time since ``since_s`` (default: now) goes to the report, as does a failure."""
+        begun_s = time.monotonic() if since_s is None else since_s
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                self.report.failures.append(f"{what}: not within {timeout_s:g} s")
+                self._say(f"{what}: NOT within {timeout_s:g} s")
+                return
+            self._pause()
+        took_s = time.monotonic() - begun_s
+        self.report.timings.append((what, took_s))
+        self._say(f"{what}: {took_s:.1f} s")
+
+    def _pause(self) -> None:
+        if self._stop_requested():
+            raise LabInterruptedError
+        time.sleep(_POLL_S)

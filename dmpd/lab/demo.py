@@ -4,12 +4,11 @@ Every wait is for a condition with a deadline; what is not met in time is a fail
 so that one run tells everything.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from dmpd.lab import lan_parts
 from dmpd.lab.kill import WORKER, kill
@@ -17,6 +16,7 @@ from dmpd.lab.lan import Dut
 from dmpd.lab.observation import Observation, percentile
 from dmpd.lab.observer import Observer
 from dmpd.lab.platform import Lab, LabInterruptedError
+from dmpd.lab.report import Report
 from dmpd.lab.server import ServerError
 
 KILLS: Final = ("mosquitto", "bridge", "cloud-registry", WORKER, "kafka")
@@ -47,30 +47,6 @@ class Judge(Protocol):
 
     def verify(self) -> Verdict:
         """Compare every RAE's store with the database, record by record. Nothing may change meanwhile."""
-
-
-class Report(Struct):
-    """Timings in the order they were taken, what did not hold, and the numbers of the JSON line."""
-
-    timings: list[tuple[str, float]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    raes: int = 0
-    devices: int = 0
-    changes: int = 0
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    kills: int = 0
-    lost: int = 0
-    wrong: int = 0
-    lan_online: int = 0
-
-    @property
-    def held(self) -> bool:
-        return not self.failures
-
-    def json_line(self) -> str:
-        names = ("raes", "devices", "changes", "p50_ms", "p99_ms", "kills", "lost", "wrong", "lan_online")
-        return json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
 
 
 class Demo:

@@ -1,11 +1,10 @@
 """Counts what arrived in Kafka: the lab's own reader of ``dmp.info``, independent of the Cloud Registry."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-from msgspec import UNSET, structs
-
+from dmpd.lab.describe import describe
 from dmpd.lab.observation import NewestChange
 from dmpd.model.codec import InvalidMessageError, decode_record
 from dmpd.model.messages import Change, Checkpoint, Closed
@@ -60,21 +59,5 @@ class KafkaTally:
             if place not in self._seen:
                 self._seen.add(place)
                 self.newest.append(
-                    NewestChange(str(message.at), message.rae, message.session, ", ".join(_describe(message)))
+                    NewestChange(message.at.isoformat(), message.rae, message.session, ", ".join(describe(message)))
                 )
-
-
-def _describe(message: Change | Checkpoint | Closed) -> Sequence[str]:
-    if isinstance(message, Closed):
-        return [f"closed: {message.reason}"]
-    if isinstance(message, Checkpoint):
-        return [f"checkpoint, {message.record.state}"]
-    said = []
-    for name, value in structs.asdict(message.patch).items():
-        if value is UNSET:
-            continue
-        if name == "attributes":
-            said += [f"{key}={bytes(text).decode()[:30]}" for key, text in value.items()]
-        else:
-            said.append(f"{name} {value}" if isinstance(value, str) else name)
-    return [*said, *(f"-{key}" for key in message.unset)] or ["nothing visible"]

@@ -8,8 +8,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dmpd.lab.demo import Report
 from dmpd.lab.observation import Observation, percentile
+from dmpd.lab.report import Report
 from dmpd.lab.supervision import PartState
 
 _STATES = ("online", "standby", "asleep", "offline", "flapping", "unknown")

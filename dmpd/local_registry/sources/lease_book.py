@@ -1,0 +1,69 @@
+"""What the difference between two readings of the lease file says of devices. Pure; the clocks are passed in."""
+
+from msgspec import Struct
+
+from dmpd.local_registry.source import Evidence
+from dmpd.local_registry.sources.lease_file import Lease
+
+NAME = "leases"
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """One reading. ``file_id`` tells whether it is still the same file."""
+
+    file_id: int
+    leases: dict[str, Lease] = {}
+
+
+class LeaseBook:
+    """Remembers the last reading and turns the next one into evidence.
+
+    - A new or renewed lease is a sign of life: its device just talked to us. The first reading is not, it may be old.
+    - A lease that vanished before its end was given back: the device left. One that ran out says nothing for sure.
+    - A file that was emptied or replaced is a file's misfortune, not the devices': nobody left.
+    """
+
+    def __init__(self) -> None:
+        self._last: Reading | None = None
+
+    def update(self, reading: Reading, *, now_s: float, wall_s: float) -> list[Evidence]:
+        """Take in a reading and return what it says. ``now_s`` is monotonic, ``wall_s`` Unix time."""
+        last = self._last
+        self._last = reading
+        if last is None:
+            return self.known(now_s=now_s)
+        found = [
+            _evidence(lease, now_s=now_s, alive=True)
+            for ip, lease in reading.leases.items()
+            if lease != last.leases.get(ip)
+        ]
+        trusted = reading.file_id == last.file_id and bool(reading.leases)
+        still_here = {lease.mac for lease in reading.leases.values()}
+        for ip, lease in last.leases.items():
+            if ip not in reading.leases and lease.mac is not None and lease.mac not in still_here:
+                left = trusted and (lease.expiry == 0 or wall_s < lease.expiry - 1)
+                found.append(_farewell(lease, now_s=now_s, left=left))
+        return found
+
+    def known(self, *, now_s: float) -> list[Evidence]:
+        """Everything of the last reading, without a word on who is alive."""
+        leases = self._last.leases.values() if self._last is not None else ()
+        return [_evidence(lease, now_s=now_s, alive=False) for lease in leases]
+
+
+def _evidence(lease: Lease, *, now_s: float, alive: bool) -> Evidence:
+    return Evidence(
+        source=NAME,
+        seen_at_s=now_s,
+        mac=lease.mac,
+        ip=lease.ip,
+        hostname=lease.hostname,
+        client_id=lease.client_id,
+        reach="up" if alive else None,
+    )
+
+
+def _farewell(lease: Lease, *, now_s: float, left: bool) -> Evidence:
+    return Evidence(
+        source=NAME, seen_at_s=now_s, mac=lease.mac, ip=lease.ip, reach="down" if left else "unsure", gone=left
+    )

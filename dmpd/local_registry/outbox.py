@@ -57,7 +57,7 @@ class Window:
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._flights: dict[int, _Flight] = {}
-        self._bytes = 0
+        self.bytes_held = 0
         self._probe_s = PROBE_FIRST_S
         self._probed_s: float | None = None
         self._absent_s: float | None = None
@@ -74,7 +74,7 @@ class Window:
         """(rows, bytes) that may still be loaded; one row of any size fits an empty window."""
         if not self._flights:
             return WINDOW_ROWS_MAX, WINDOW_BYTES_MAX
-        return max(0, WINDOW_ROWS_MAX - len(self._flights)), max(0, WINDOW_BYTES_MAX - self._bytes)
+        return max(0, WINDOW_ROWS_MAX - len(self._flights)), max(0, WINDOW_BYTES_MAX - self.bytes_held)
 
     @property
     def bridge_absent(self) -> bool:
@@ -94,7 +94,7 @@ class Window:
                 break
             assert row.seq > self.loaded_through
             self._flights[row.seq] = _Flight(row)
-            self._bytes += len(row.payload)
+            self.bytes_held += len(row.payload)
             self.loaded_through = row.seq
             taken += 1
         return taken
@@ -162,7 +162,7 @@ class Window:
         rows = [self._flights.pop(seq).row for seq in gone]
         if not rows:
             return rows
-        self._bytes -= sum(len(row.payload) for row in rows)
+        self.bytes_held -= sum(len(row.payload) for row in rows)
         self._durable_at_s = now_s
         self._absent_s = None
         self._probe_s = PROBE_FIRST_S
@@ -186,7 +186,7 @@ class Window:
     def clear(self) -> None:
         """Forget every row: the store was rebuilt, or begins a new epoch, and offers them anew."""
         self._flights.clear()
-        self._bytes = 0
+        self.bytes_held = 0
         self.loaded_through = 0
 
 

@@ -229,6 +229,11 @@ class Store:
                 )
             ]
 
+    def committed_total(self) -> int:
+        """Σ rev over all device sessions, open and closed."""
+        with _translated():
+            return int(self._db.execute("SELECT coalesce(sum(rev), 0) FROM device").fetchone()[0])
+
     def oldest_at_ms(self) -> int | None:
         """When the oldest outbox row was written; None = the outbox is empty."""
         with _translated():

@@ -1,0 +1,318 @@
+"""One RAE, wired: sources → registry → journal → uplink. Runs on an asyncio loop that it may share with other RAEs.
+
+Life: ``run`` until ``drain`` was called and everything ended. ``tick`` comes from outside, about once a second, because
+many simulated RAEs share one timer.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn
+
+from dmpd import __version__
+from dmpd.local_registry import metrics, schedule
+from dmpd.local_registry.certificate import days_left
+from dmpd.local_registry.journal import Journal, utc_now
+from dmpd.local_registry.registry import Registry
+from dmpd.local_registry.settings import LocalRegistrySettings
+from dmpd.local_registry.source import Evidence, LanDown, LanSignal, LanSource
+from dmpd.local_registry.store import StoreError
+from dmpd.local_registry.uplink import Connect, Uplink
+from dmpd.model.codec import encode
+from dmpd.model.messages import RaeState, Roster, Status
+from dmpd.model.topics import RAE_SESSION
+
+DRAIN_S: Final = 15.0
+RETRY_STORE_FIRST_S: Final = 1.0
+RETRY_STORE_MAX_S: Final = 30.0
+BUILD_YEAR: Final = 2025
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One RAE. All methods on its event loop."""
+
+    def __init__(
+        self,
+        settings: LocalRegistrySettings,
+        sources: Sequence[LanSource],
+        *,
+        connect: Connect,
+        executor: Executor,
+        random: Callable[[], float],
+        new_session: Callable[[], str],
+        boot_id: str,
+        slots: asyncio.Semaphore,
+    ) -> None:
+        """Wire one RAE; nothing is opened yet.
+
+        Args:
+            settings: Its configuration.
+            sources: Where evidence comes from; iterated by ``run``.
+            connect: ``MqttClient.connect`` or its in-memory twin.
+            executor: For the disk; may be shared.
+            random: Uniform in [0, 1), for jitter.
+            new_session: Gives a fresh device_session_id.
+            boot_id: Of this machine's life: another one begins a new epoch.
+            slots: Bounds how many connects are under way at once.
+        """
+        self.rae = settings.rae
+        self._settings = settings
+        self._sources = sources
+        self.registry = Registry(settings.rae, rules=settings.presence, new_session=new_session, random=random)
+        self.journal = Journal(
+            self.registry,
+            Path(settings.state_dir),
+            bounds=settings.outbox,
+            executor=executor,
+            random=random,
+            boot_id=boot_id,
+        )
+        self.uplink = Uplink(
+            settings.rae,
+            settings.mqtt,
+            journal=self.journal,
+            voice=self,
+            connect=connect,
+            random=random,
+            slots=slots,
+        )
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._last_tick_s = time.monotonic()
+        self._last_status_s = 0.0
+        self._tidying: asyncio.Task[None] | None = None
+        self._probing: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._certificate_days: int | None = None
+
+    async def run(self) -> None:
+        """Serve until drained. A task that ends by an unforeseen error ends the whole engine with it."""
+        if not await self._open():
+            self._stopped.set()
+            return
+        self._opened.set()
+        self._certificate_days = days_left(Path(self._settings.mqtt.cert_file), datetime.now(UTC))
+        tasks = [asyncio.create_task(self._watch(source), name=f"{source.name} {self.rae}") for source in self._sources]
+        uplink = asyncio.create_task(self.uplink.run(), name=f"uplink {self.rae}")
+        commits = asyncio.create_task(self._commit_loop(), name=f"commits {self.rae}")
+        stopped = asyncio.create_task(self._stopped.wait(), name=f"end {self.rae}")
+        everything = [*tasks, uplink, commits, stopped]
+        try:
+            done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            while done and not self._stopped.is_set():
+                for task in done:
+                    everything.remove(task)
+                    task.result()  # raises what it died of
+                done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in everything:
+                task.cancel()
+            await asyncio.gather(*everything, return_exceptions=True)
+            await self.journal.close()
+
+    async def drain(self, timeout_s: float = DRAIN_S) -> bool:
+        """End in order: sources quiet, everything committed, outbox durable or the time up, ``disconnected``.
+
+        Returns:
+            Whether the outbox is empty. What is left waits on the disk for the next life.
+        """
+        self._stopping.set()
+        empty = False
+        if self._opened.is_set():
+            deadline_s = time.monotonic() + timeout_s
+            if self.registry.pending:
+                await self.journal.commit()
+                self.uplink.pump()
+            empty = await self.uplink.drain(max(0.0, deadline_s - time.monotonic()))
+            await self.uplink.stop()
+            await self.journal.tidy(final=True)
+        self._stopped.set()
+        return empty
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: presence, probes, checkpoints, roster, status, tidying. Does not block."""
+        if not self._opened.is_set() or self._stopping.is_set():
+            return
+        since_s, self._last_tick_s = self._last_tick_s, now_s
+        for probe in self.registry.tick(now_s):
+            for source in self._sources:
+                self._keep(asyncio.create_task(source.poke(ip=probe.ip, mac=probe.mac), name="probe"))
+        if self.registry.pending:
+            self._wake.set()
+        interval_s = self._settings.checkpoint_interval_s
+        for session in schedule.due(self.registry.devices, since_s=since_s, now_s=now_s, interval_s=interval_s):
+            self.uplink.say_checkpoint(session)
+        if any(schedule.due([self.rae], since_s=since_s, now_s=now_s, interval_s=interval_s)):
+            self.uplink.say_rosters()
+        if now_s - self._last_status_s >= self._settings.status_interval_s:
+            self._last_status_s = now_s
+            self._certificate_days = days_left(Path(self._settings.mqtt.cert_file), datetime.now(UTC))
+            self.uplink.say()
+        self.uplink.tick(now_s)
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self.journal.tidy(), name=f"tidy {self.rae}")
+
+    def observe(self, signal: LanSignal) -> None:
+        """Take in what a source says; the commit follows."""
+        now_s, at = time.monotonic(), utc_now()
+        if isinstance(signal, Evidence):
+            self.registry.observe(signal, now_s=now_s, at=at)
+        elif isinstance(signal, LanDown):
+            self.registry.lan_down(now_s=now_s, at=at, epoch=self.journal.epoch)
+            self.uplink.say(state="ready")
+        else:
+            self.registry.lan_up(now_s=now_s, at=at, epoch=self.journal.epoch)
+            self.uplink.say(state="ready")
+        if self.registry.pending:
+            self._wake.set()
+
+    def status(self, state: RaeState, run: int) -> Status:
+        """The RAE as of now, for the wire."""
+        journal = self.journal
+        return Status(
+            v=1,
+            rae=self.rae,
+            session=RAE_SESSION,
+            epoch=journal.epoch,
+            at=utc_now(),
+            state=state,
+            run=run,
+            seq_high=journal.seq_high,
+            version=__version__,
+            lan=self._lan,
+            outbox_rows=max(0, journal.rows),
+            outbox_bytes=max(0, journal.bytes_held),
+            outbox_age_s=self._outbox_age_s,
+            events_dropped=journal.events_dropped + self.registry.events_dropped,
+            clock="ok" if datetime.now(UTC).year >= BUILD_YEAR else "unsynchronised",
+            certificate_days_left=self._certificate_days,
+        )
+
+    def rosters(self) -> list[Roster]:
+        """All open sessions, as of the last committed outbox row."""
+        return [
+            Roster(
+                v=1,
+                rae=self.rae,
+                session=RAE_SESSION,
+                epoch=self.journal.epoch,
+                at=utc_now(),
+                first=part.first,
+                last=part.last,
+                sessions=part.sessions,
+                seq_high=self.journal.seq_high,
+            )
+            for part in schedule.roster_parts(self.registry.open_sessions())
+        ]
+
+    def checkpoint(self, session: str) -> bytes | None:
+        """The periodic checkpoint of ``session``, or None if it is not open any more."""
+        message = self.registry.checkpoint(session, epoch=self.journal.epoch, at=utc_now())
+        return None if message is None else encode(message)
+
+    def problems(self) -> list[str]:
+        """What makes this RAE degraded; empty = ready."""
+        found = []
+        if not self._opened.is_set():
+            found.append("store not open yet")
+        if self.journal.trouble is not None:
+            found.append(f"store: {self.journal.trouble}")
+        if self.uplink.problem is not None:
+            found.append(f"uplink: {self.uplink.problem}")
+        if self.registry.lan_down_s is not None:
+            found.append("the LAN is down")
+        if datetime.now(UTC).year < BUILD_YEAR:
+            found.append("the clock is wrong")
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """For the control socket."""
+        states: dict[str, int] = {}
+        for device in self.registry.devices.values():
+            states[device.record.state] = states.get(device.record.state, 0) + 1
+        return {
+            "rae": self.rae,
+            "epoch": self.journal.epoch,
+            "committed": self.journal.committed,
+            "outbox_rows": self.journal.rows,
+            "outbox_bytes": self.journal.bytes_held,
+            "outbox_age_s": round(self._outbox_age_s, 3),
+            "connected": self.uplink.connected,
+            "devices": states,
+            "problems": self.problems(),
+        }
+
+    @property
+    def _lan(self) -> Literal["up", "down"]:
+        return "up" if self.registry.lan_down_s is None else "down"
+
+    @property
+    def _outbox_age_s(self) -> float:
+        at_ms = self.journal.oldest_at_ms
+        return 0.0 if at_ms is None or not self.journal.rows else max(0.0, time.time() - at_ms / 1000)
+
+    async def _open(self) -> bool:
+        """Open the store, however long the disk refuses; False if told to stop before."""
+        delay_s = RETRY_STORE_FIRST_S
+        while not self._stopping.is_set():
+            try:
+                await self.journal.open()
+            except (StoreError, OSError) as error:
+                self.journal.trouble = str(error)
+                _log.error("%s: store cannot be opened, tried again in %.0f s: %s", self.rae, delay_s, error)
+                await self._pause(delay_s)
+                delay_s = min(RETRY_STORE_MAX_S, delay_s * 2)
+            else:
+                return True
+        return False
+
+    async def _watch(self, source: LanSource) -> NoReturn:
+        """Follow one source for ever; a source that fails is begun anew, and never takes the engine along."""
+        while True:
+            try:
+                signals: AsyncIterator[LanSignal] = source.signals()
+                async for signal in signals:
+                    if not self._stopping.is_set():
+                        self.observe(signal)
+            except Exception:  # noqa: BLE001 - a source is hostile ground; counted, logged, begun anew
+                metrics.source_failures.labels(source.name).inc()
+                _log.exception("%s: source %s failed, begun anew in 5 s", self.rae, source.name)
+            await asyncio.sleep(5)
+
+    async def _commit_loop(self) -> NoReturn:
+        delay_s = RETRY_STORE_FIRST_S
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            began_s = time.monotonic()
+            if await self.journal.commit():
+                delay_s = RETRY_STORE_FIRST_S
+                self.uplink.pump()
+                await asyncio.sleep(max(0.0, self._settings.commit_interval_s - (time.monotonic() - began_s)))
+            else:
+                await asyncio.sleep(delay_s)
+                delay_s = min(RETRY_STORE_MAX_S, delay_s * 2)
+                self._wake.set()
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._probing.add(task)
+        task.add_done_callback(self._probed)
+
+    def _probed(self, task: "asyncio.Task[None]") -> None:
+        self._probing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            metrics.probes_failed.inc()
+            _log.debug("%s: probe failed: %s", self.rae, task.exception())
+
+    async def _pause(self, delay_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), delay_s)
+        except TimeoutError:
+            return

@@ -1,0 +1,469 @@
+"""All devices of one RAE in memory: evidence in, transactions out. Pure; the engine moves time, disk and network.
+
+A record here is ahead of the disk until its commit is confirmed. What is waiting is not a queue but a difference
+(record against what is stored), so a full disk costs no memory and a failed commit is simply planned again.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from dmpd.local_registry import metrics
+from dmpd.local_registry.identity import Holder, IdentityBook, IdentityFile, Resolution
+from dmpd.local_registry.outbox import Row
+from dmpd.local_registry.presence import Presence
+from dmpd.local_registry.records import cleaned, difference, learned, merged, new_record
+from dmpd.local_registry.settings import PresenceSettings
+from dmpd.local_registry.source import Evidence
+from dmpd.local_registry.store import Commit, DeviceWrite, StoredDevice
+from dmpd.model.codec import InvalidMessageError, encode
+from dmpd.model.limits import PAYLOAD_BYTES_MAX
+from dmpd.model.messages import Change, Checkpoint, Closed, ClosedReason, Event
+from dmpd.model.record import DeviceRecord
+from dmpd.model.topics import RAE_SESSION
+
+SESSIONS_MAX: Final = 4096
+EVENTS_PENDING_MAX: Final = 1000
+RECORD_BYTES_MAX: Final = PAYLOAD_BYTES_MAX - 2048
+
+_log = logging.getLogger(__name__)
+_encoder = msgspec.json.Encoder()
+
+
+class Device:
+    """One open device session."""
+
+    __slots__ = (
+        "cause",
+        "closing",
+        "epoch",
+        "first_seq",
+        "fresh",
+        "ip",
+        "presence",
+        "record",
+        "rev",
+        "session",
+        "stored",
+        "successor",
+        "supersedes",
+        "wants_checkpoint",
+    )
+
+    def __init__(self, session: str, record: DeviceRecord, presence: Presence, *, fresh: bool = False) -> None:
+        self.session = session
+        self.fresh = fresh
+        """Onboarded in this life: unless its first row was sent, the cloud never heard of it."""
+        self.record = record
+        self.stored: DeviceRecord | None = None
+        """As committed with ``rev``; None until onboarding is."""
+        self.rev = 0
+        self.first_seq = 0
+        self.epoch = 0
+        """Of its latest outbox row: the first of an epoch is a checkpoint."""
+        self.presence = presence
+        self.ip: str | None = None
+        self.cause: str | None = None
+        self.closing: ClosedReason | None = None
+        self.successor: str | None = None
+        self.wants_checkpoint = False
+        self.supersedes = False
+        """The next row is a checkpoint that replaces the session's unsent rows."""
+
+
+class Probe(NamedTuple):
+    """A sign of life to provoke."""
+
+    ip: str
+    mac: str | None
+
+
+class Planned(NamedTuple):
+    """One device of a planned commit: what becomes true of it once the commit is durable."""
+
+    device: Device
+    record: DeviceRecord
+    rev: int
+    seq: int
+    closed: ClosedReason | None
+    forgotten: bool
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit, and what it means for the devices."""
+
+    commit: Commit
+    planned: list[Planned]
+    events: int
+    epoch: int
+
+
+class Registry:
+    """The devices of one RAE. Owned by its event loop; nothing here blocks."""
+
+    def __init__(
+        self,
+        rae: str,
+        *,
+        rules: PresenceSettings,
+        new_session: Callable[[], str],
+        random: Callable[[], float],
+    ) -> None:
+        self.rae = rae
+        self._rules = rules
+        self._random = random
+        self.identity = IdentityBook(grace_s=rules.grace_s, new_session=new_session)
+        self.devices: dict[str, Device] = {}
+        self._dirty: dict[str, None] = {}
+        self._events: list[Event] = []
+        self.events_dropped = 0
+        self.lan_down_s: float | None = None
+        self.identity_changed = False
+        """Set when ``identity.json`` should be written: an onboarding, a close, another ESN or MAC."""
+
+    def restore(self, stored: Sequence[StoredDevice], known: IdentityFile, now_s: float) -> None:
+        """Begin with what the disk kept; every device is unknown until it is seen again."""
+        holders = {holder.session: holder for holder in known.holders}
+        for one in stored:
+            presence = Presence(self._rules, now_s=now_s, random=self._random, state=one.record.state)
+            device = Device(one.session, one.record, presence)
+            device.stored, device.rev, device.epoch, device.first_seq = one.record, one.rev, one.epoch, one.first_seq
+            device.ip = next((interface.ip4 for interface in one.record.interfaces if interface.ip4), None)
+            self.devices[one.session] = device
+            self.identity.restore(holders.pop(one.session, None) or _holder_of(one), now_s)
+
+    def rebuild(self, known: IdentityFile, *, now_s: float, at: datetime) -> None:
+        """The database is lost: the sessions that ``identity.json`` names go on, with what it knows of them."""
+        for holder in known.holders:
+            self.identity.restore(holder, now_s)
+            record = DeviceRecord(esn=holder.esn, first_seen=at, onboarded_at=at)
+            for mac in holder.macs:
+                evidence = cleaned(Evidence(source="identity", seen_at_s=now_s, mac=mac))
+                if evidence is not None:
+                    record = learned(record, evidence, esn=None, moved=False)
+            device = Device(holder.session, record, Presence(self._rules, now_s=now_s, random=self._random))
+            device.cause = "rebuilt"
+            self.devices[holder.session] = device
+            self._dirty[holder.session] = None
+
+    def store_lost(self) -> None:
+        """The database was lost while running: everything has to be written again."""
+        for device in self.devices.values():
+            device.stored, device.epoch, device.first_seq, device.cause = None, 0, 0, "rebuilt"
+            device.fresh = False
+            self._dirty[device.session] = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._dirty or self._events)
+
+    def observe(self, evidence: Evidence, *, now_s: float, at: datetime) -> None:
+        """Take in one sighting."""
+        sighting = cleaned(evidence)
+        if sighting is None:
+            metrics.evidence_dropped.inc()
+            return
+        if sighting.mac is not None and len(self.devices) >= SESSIONS_MAX and not self.identity.knows(sighting.mac):
+            metrics.evidence_dropped.inc()
+            return
+        found = self.identity.resolve(sighting, now_s)
+        if found.session is None:
+            return
+        if sighting.reach == "up":
+            self.identity.seen(found.session, now_s)
+        device = self._device_of(found, now_s=now_s, at=at)
+        if sighting.ip is not None and (":" not in sighting.ip or device.ip is None):
+            device.ip = sighting.ip
+        device.record = learned(device.record, sighting, esn=found.esn, moved=found.verdict == "moved")
+        device.presence.observe(sighting, now_s)
+        self._touched(device, cause=sighting.source)
+
+    def lan_down(self, *, now_s: float, at: datetime, epoch: int) -> None:
+        """The LAN itself is gone: one event instead of all devices offline."""
+        if self.lan_down_s is None:
+            self.lan_down_s = now_s
+            self.event("lan_down", at=at, epoch=epoch)
+
+    def lan_up(self, *, now_s: float, at: datetime, epoch: int) -> None:
+        """The LAN is back; the time without it counts for nothing."""
+        if self.lan_down_s is not None:
+            for device in self.devices.values():
+                device.presence.thaw(now_s - self.lan_down_s)
+            self.lan_down_s = None
+            self.event("lan_up", at=at, epoch=epoch)
+
+    def tick(self, now_s: float) -> Iterator[Probe]:
+        """Let time pass; yields the probes that are due, as many as the rate allows per call (one call a second)."""
+        if self.lan_down_s is not None:
+            return
+        allowed = self._rules.probes_per_s
+        for device in self.devices.values():
+            if device.closing is not None:
+                continue
+            device.presence.tick(now_s)
+            self._touched(device, cause="presence")
+            since_s = device.presence.offline_since_s
+            if since_s is not None and now_s - since_s >= self._rules.leave_after_s:
+                self._close(device, "left")
+            elif allowed and device.ip is not None and device.presence.probe_due(now_s):
+                allowed -= 1
+                yield Probe(device.ip, next((one.mac for one in device.record.interfaces), None))
+
+    def event(self, code: str, *, at: datetime, epoch: int, session: str = RAE_SESSION, **detail: str | int) -> None:
+        """Tell the operators something; over the bound the oldest is dropped and counted."""
+        raw = {name: msgspec.Raw(_encoder.encode(value)) for name, value in detail.items()}
+        self._events.append(Event(v=1, rae=self.rae, session=session, epoch=epoch, at=at, code=code, detail=raw))
+        if len(self._events) > EVENTS_PENDING_MAX:
+            del self._events[0]
+            self.events_dropped += 1
+
+    def plan(self, *, epoch: int, at: datetime, next_seq: Callable[[], int], loaded_through: int) -> Plan:
+        """Turn everything that waits into one transaction.
+
+        Args:
+            epoch: The store's.
+            at: Now, for the messages.
+            next_seq: Gives outbox numbers, ascending.
+            loaded_through: Rows beyond it were never sent: an onboarding among them can still be taken back.
+
+        Returns:
+            The plan; ``committed`` must be told if it became durable. Otherwise plan again.
+        """
+        commit, planned = Commit(), []
+        for session in list(self._dirty):
+            device = self.devices[session]
+            try:
+                one = self._plan_device(device, commit, epoch, at, next_seq, loaded_through)
+            except InvalidMessageError as error:
+                self._refuse(device, error)
+                continue
+            if one is None:
+                del self._dirty[session]
+            else:
+                planned.append(one)
+        for event in self._events:
+            seq = next_seq()
+            commit.rows.append(_row(replace(event, seq=seq, epoch=epoch), seq))
+        return Plan(commit=commit, planned=planned, events=len(self._events), epoch=epoch)
+
+    def committed(self, plan: Plan) -> int:
+        """``plan`` is durable; returns how many revisions it brought."""
+        del self._events[: plan.events]
+        revisions = 0
+        for device, record, rev, seq, closed, forgotten in plan.planned:
+            if closed is not None or forgotten:
+                del self.devices[device.session]
+                self._dirty.pop(device.session, None)
+                revisions += rev - device.rev if closed is not None else -device.rev
+                self.identity_changed = True
+                continue
+            if device.stored is None:
+                device.first_seq = seq if device.fresh else 0
+                self.identity_changed = True
+            revisions += rev - device.rev
+            device.stored, device.rev, device.epoch = record, rev, plan.epoch
+            device.wants_checkpoint = device.supersedes = False
+            if device.record is record and device.closing is None:
+                self._dirty.pop(device.session, None)
+        return revisions
+
+    def want_checkpoint_rows(self, sessions: Sequence[str], *, supersede: bool) -> list[str]:
+        """Each open session of ``sessions`` gets a checkpoint row with the next commit; returns those not open.
+
+        ``supersede`` deletes the unsent rows before it, which it makes needless.
+        """
+        others = []
+        for session in sessions:
+            device = self.devices.get(session)
+            if device is None or device.closing is not None:
+                others.append(session)
+            else:
+                device.wants_checkpoint = True
+                device.supersedes = supersede
+                self._dirty[session] = None
+        return others
+
+    def checkpoint(self, session: str, *, epoch: int, at: datetime) -> Checkpoint | None:
+        """The periodic checkpoint of a session, of what is committed; None if it is not open or not yet committed."""
+        device = self.devices.get(session)
+        if device is None or device.stored is None:
+            return None
+        return Checkpoint(
+            v=1,
+            rae=self.rae,
+            session=session,
+            epoch=epoch,
+            at=at,
+            rev=device.rev,
+            record=device.stored,
+            cause="interval",
+        )
+
+    def open_sessions(self) -> list[str]:
+        """Committed open sessions, ascending: what rosters list."""
+        return sorted(device.session for device in self.devices.values() if device.stored is not None)
+
+    def identity_file(self, epoch: int) -> IdentityFile:
+        held = self.identity.holders
+        holders = [held[session] for session in self.open_sessions() if session in held]
+        return IdentityFile(epoch=epoch, holders=[replace(holder, macs=list(holder.macs)) for holder in holders])
+
+    def _device_of(self, found: Resolution, *, now_s: float, at: datetime) -> Device:
+        assert found.session is not None
+        device = self.devices.get(found.session)
+        if device is None:
+            presence = Presence(self._rules, now_s=now_s, random=self._random)
+            device = self.devices[found.session] = Device(found.session, new_record(at), presence, fresh=True)
+            device.cause = "onboarded"
+        if found.merged is not None and found.merged in self.devices:
+            loser = self.devices[found.merged]
+            device.record = merged(device.record, loser.record)
+            device.presence = loser.presence
+            self._close(loser, "merged", successor=found.session, known=False)
+        if found.disowned is not None and found.disowned in self.devices:
+            other = self.devices[found.disowned]
+            other.record = replace(other.record, esn=None, esn_source=None)
+            self._touched(other, cause="identity")
+        if found.conflict is not None:
+            self.event(
+                "identity_conflict",
+                at=at,
+                epoch=1,
+                session=device.session,
+                esn=found.conflict.esn,
+                holder=found.conflict.holder,
+                mac=found.conflict.mac,
+            )
+        return device
+
+    def _touched(self, device: Device, *, cause: str) -> None:
+        """Bring the published state into the record, and note whether it differs from what is stored."""
+        if device.record.state != device.presence.state:
+            device.record = replace(device.record, state=device.presence.state)
+        if device.record is not device.stored and device.record != device.stored:
+            self._dirty[device.session] = None
+            if device.stored is not None:
+                device.cause = cause
+
+    def _close(self, device: Device, reason: ClosedReason, *, successor: str | None = None, known: bool = True) -> None:
+        device.closing, device.successor = reason, successor
+        self._dirty[device.session] = None
+        if known:
+            self.identity.forget(device.session)
+
+    def _plan_device(
+        self,
+        device: Device,
+        commit: Commit,
+        epoch: int,
+        at: datetime,
+        next_seq: Callable[[], int],
+        loaded_through: int,
+    ) -> Planned | None:
+        if device.closing is not None:
+            return self._plan_close(device, commit, epoch, at, next_seq, loaded_through)
+        changed = None if device.stored is None else difference(device.stored, device.record)
+        if changed is not None and not changed and not device.wants_checkpoint:
+            return None
+        record = _encoder.encode(device.record)
+        if len(record) > RECORD_BYTES_MAX:
+            raise InvalidMessageError("too_large", f"record of {len(record)} bytes")
+        rev = device.rev if changed is not None and not changed else device.rev + 1
+        seq = next_seq()
+        message: Change | Checkpoint
+        if changed is None or device.epoch != epoch or device.wants_checkpoint:
+            message = Checkpoint(
+                v=1,
+                rae=self.rae,
+                session=device.session,
+                epoch=epoch,
+                at=at,
+                rev=rev,
+                seq=seq,
+                record=device.record,
+                cause=device.cause,
+            )
+        else:
+            message = Change(
+                v=1,
+                rae=self.rae,
+                session=device.session,
+                epoch=epoch,
+                at=at,
+                rev=rev,
+                seq=seq,
+                patch=changed.patch,
+                unset=changed.unset,
+                cause=device.cause,
+            )
+        commit.rows.append(_row(message, seq))
+        if device.supersedes:
+            commit.superseded.append((device.session, loaded_through))
+        first_seq = device.first_seq if device.stored is not None else seq if device.fresh else 0
+        commit.devices.append(DeviceWrite(device.session, epoch, rev, first_seq, record))
+        return Planned(device, device.record, rev, seq, None, forgotten=False)
+
+    def _plan_close(
+        self,
+        device: Device,
+        commit: Commit,
+        epoch: int,
+        at: datetime,
+        next_seq: Callable[[], int],
+        loaded_through: int,
+    ) -> Planned | None:
+        assert device.closing is not None
+        if device.stored is None:
+            del self.devices[device.session]
+            return None
+        if device.first_seq > loaded_through:  # the cloud never heard of it: it goes without a word
+            commit.forgotten.append(device.session)
+            return Planned(device, device.stored, device.rev, 0, None, forgotten=True)
+        seq, rev = next_seq(), device.rev + 1
+        closed = Closed(
+            v=1,
+            rae=self.rae,
+            session=device.session,
+            epoch=epoch,
+            at=at,
+            rev=rev,
+            seq=seq,
+            reason=device.closing,
+            successor=device.successor,
+        )
+        commit.rows.append(_row(closed, seq))
+        commit.superseded.append((device.session, loaded_through))
+        at_ms = int(at.timestamp() * 1000)
+        record = _encoder.encode(device.stored)
+        commit.devices.append(DeviceWrite(device.session, epoch, rev, device.first_seq, record, device.closing, at_ms))
+        return Planned(device, device.stored, rev, seq, device.closing, forgotten=False)
+
+    def _refuse(self, device: Device, error: InvalidMessageError) -> None:
+        """What the cloud would refuse is not kept: the device falls back to what is stored."""
+        metrics.changes_refused.inc()
+        _log.warning("change of %s refused: %s", device.session, error)
+        del self._dirty[device.session]
+        if device.stored is None:
+            del self.devices[device.session]
+            self.identity.forget(device.session)
+        else:
+            device.record = device.stored
+
+
+def _row(message: Change | Checkpoint | Closed | Event, seq: int) -> Row:
+    at_ms = int(message.at.timestamp() * 1000)
+    kind = type(message).__name__.lower()
+    return Row(seq, message.session, kind, message.epoch, at_ms, encode(message))
+
+
+def _holder_of(stored: StoredDevice) -> Holder:
+    """The identity of a stored device whose entry in ``identity.json`` is missing: what its record says."""
+    interfaces = stored.record.interfaces
+    client_id = next((one.client_id for one in interfaces if one.client_id), None)
+    macs = [one.mac for one in interfaces]
+    return Holder(session=stored.session, esn=stored.record.esn, macs=macs, client_id=client_id)

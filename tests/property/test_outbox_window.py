@@ -1,5 +1,6 @@
 """The outbox window against a lossy broker and bridge: nothing leaves unstored, nothing waits for ever."""
 
+import itertools
 from dataclasses import dataclass, field
 from random import Random
 
@@ -200,7 +201,7 @@ def test_probe_backs_off_to_ten_minutes() -> None:
     window = window_of(range(1, 4))
     sent_through(window, 0.0)
     probes = [now_s for now_s in range(4000) if sent_through(window, float(now_s)) == [1]]
-    gaps = [later - earlier for earlier, later in zip(probes, probes[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(probes)]
     assert 30 <= probes[0] <= 31
     assert gaps == sorted(gaps)
     assert PROBE_MAX_S * 0.75 <= gaps[-1] <= PROBE_MAX_S

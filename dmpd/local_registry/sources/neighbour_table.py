@@ -5,6 +5,7 @@ A *station* is a MAC on the LAN with the addresses it has and the bridge port it
 - A frame is a sign of life: an entry of the forwarding table, an address new as STALE, an answer (REACHABLE).
 - FAILED says that one address does not answer. A device has several and drops some (IPv6 privacy addresses, another
   lease): it is down only when none of its addresses answers. Those not yet asked are asked, within a bound of time.
+  FAILED without a question before it is somebody's ``ip neigh flush``, and a reason to ask.
 - A port without carrier is a cable pulled: its stations are gone at once. Unless it was the LAN's last port and had
   several stations behind it: then a switch or the LAN itself went, which ``LanDown`` says, and nobody is judged.
 - A deleted entry says nothing: the kernel also forgets what is merely old, and everything when the LAN goes down.
@@ -68,6 +69,8 @@ class NeighbourTable:
         self._stations: dict[str, _Station] = {}
         self._owners: dict[str, str] = {}
         self._lan_up: bool | None = None
+        self._asked: dict[str, tuple[str, float]] = {}
+        """Addresses asked of which the kernel knew nothing: whose they are said to be, and when."""
         self._doubtful: list[str] = []
         self.refused = 0
         """Sightings not taken in because the table is full."""
@@ -138,8 +141,13 @@ class NeighbourTable:
         taken, self._doubtful = self._doubtful, []
         return taken
 
-    def addresses_beside(self, ip: str, mac: str | None) -> list[str]:
-        """Addresses of the same station that are worth asking together with ``ip``: those that did not fail."""
+    def ask(self, ip: str, mac: str | None, now_s: float) -> list[str]:
+        """``ip`` is about to be asked; returns other addresses of the same station that are worth asking with it."""
+        if mac is not None and ip not in self._owners:
+            # The kernel will say FAILED without a MAC: a device that died while the router restarted.
+            self._asked = {one: of for one, of in self._asked.items() if now_s - of[1] <= DOUBT_S}
+            if len(self._asked) < STATIONS_MAX:
+                self._asked[ip] = mac, now_s
         station = self._stations.get(mac or self._owners.get(ip, ""))
         if station is None:
             return []
@@ -184,8 +192,10 @@ class NeighbourTable:
             return []
         owner = self._owners.get(event.ip)
         mac = event.mac or owner
-        station = None if mac is None else self._station(mac)
-        if mac is None or station is None:
+        if mac is None:
+            return self._stranger(event, now_s) if live else []
+        station = self._station(mac)
+        if station is None:
             return []
         if owner is not None and owner != mac:
             self._drop_address(event.ip)
@@ -201,6 +211,8 @@ class NeighbourTable:
             case "probe" | "incomplete":
                 return self._tell(mac, station, now_s, reach="unsure", ip=event.ip) if live else []
             case "failed":
+                if live and before in (None, "reachable", "stale"):
+                    return self._doubt(mac, station, now_s, ip=event.ip, ask=[event.ip])
                 return self._failed(mac, station, now_s, ip=event.ip) if live or before != "failed" else []
             case "delay":
                 return []
@@ -213,10 +225,26 @@ class NeighbourTable:
         if not unasked or station.unplugged:
             station.doubted_s = None
             return self._tell(mac, station, now_s, reach="down", ip=ip)
-        if self._lan_up and station.doubted_s is None:
+        return self._doubt(mac, station, now_s, ip=ip, ask=unasked)
+
+    def _doubt(self, mac: str, station: _Station, now_s: float, *, ip: str, ask: list[str]) -> list[LanSignal]:
+        if not self._lan_up or station.unplugged:
+            return []
+        if station.doubted_s is None:
             station.doubted_s = now_s
-            self._doubtful += unasked
+            self._doubtful += ask
         return self._tell(mac, station, now_s, reach="unsure", ip=ip)
+
+    def _stranger(self, event: Neighbour, now_s: float) -> list[LanSignal]:
+        """An address that the kernel knows no MAC for. Not a word, unless somebody asked for a device by it."""
+        mac, asked_s = self._asked.get(event.ip, (None, 0.0))
+        if event.state != "failed" or mac is None or now_s - asked_s > DOUBT_S or not self._lan_up:
+            return []
+        del self._asked[event.ip]
+        station = self._stations.get(mac)
+        if station is not None and station.addresses:
+            return self._failed(mac, station, now_s, ip=event.ip)
+        return [Evidence(source=NAME, seen_at_s=now_s, mac=mac, ip=event.ip, reach="down")]
 
     def _forwarding(self, event: Forwarding, now_s: float, *, live: bool) -> list[LanSignal]:
         # An event from before a dump may come after it: a frame from a port without carrier is such.

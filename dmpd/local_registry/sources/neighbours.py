@@ -75,7 +75,7 @@ class NeighbourSource:
 
     async def poke(self, *, ip: str, mac: str | None) -> None:
         """Send a datagram to ``ip`` and to other addresses of the same device: it is down only if none answers."""
-        beside = self._table.addresses_beside(ip, mac)[:POKED_BESIDE_MAX]
+        beside = self._table.ask(ip, mac, self._now_s())[:POKED_BESIDE_MAX]
         for address in (ip, *beside):
             self._poker.poke(address)
 

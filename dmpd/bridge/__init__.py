@@ -1,0 +1,1 @@
+"""MQTT to Kafka, without loss and in order. Begin reading at ``uplink``."""

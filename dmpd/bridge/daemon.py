@@ -1,0 +1,143 @@
+"""``dmpd bridge``: start-up, health, and the graceful end of the uplink."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import Any, Final
+
+import uvloop
+
+from dmpd.bridge.settings import BridgeSettings
+from dmpd.bridge.uplink import Uplink
+from dmpd.runtime import exit_codes
+from dmpd.runtime.health import HealthServer
+from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, Producer, client_config, ensure_reachable
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.mqtt import MqttClient
+from dmpd.runtime.settings import KafkaSettings, MqttSettings, TopicSettings
+
+PROGRAM: Final = "bridge"
+_WATCH_S: Final = 0.1
+_REACH_S: Final = 5.0
+_RETRY_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    settings: BridgeSettings, *, kafka: KafkaSettings, mqtt: MqttSettings, topics: TopicSettings, lifecycle: Lifecycle
+) -> int:
+    """Run the bridge until a signal ends it; blocks. Returns the exit code."""
+    daemon = _Daemon(settings, kafka=kafka, mqtt=mqtt, topics=topics, lifecycle=lifecycle)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(daemon.run())
+
+
+class _Daemon:
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        *,
+        kafka: KafkaSettings,
+        mqtt: MqttSettings,
+        topics: TopicSettings,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._settings = settings
+        self._kafka = kafka
+        self._mqtt = mqtt
+        self._topics = topics
+        self._lifecycle = lifecycle
+        self._uplink: Uplink | None = None
+        self._problem = "Kafka was not reached yet"
+
+    async def run(self) -> int:
+        self._lifecycle.install_async(asyncio.get_running_loop())
+        health = HealthServer(self._settings.health_bind, self._lifecycle, self._status)
+        health.start()
+        try:
+            return await self._serve()
+        finally:
+            self._lifecycle.set_state("stopped")
+            health.stop()
+
+    def _status(self) -> dict[str, Any]:
+        uplink = self._uplink
+        return uplink.status() if uplink is not None else {"connected": False, "problem": self._problem}
+
+    async def _serve(self) -> int:
+        try:
+            if not await self._reach_kafka():
+                return exit_codes.OK
+        except KafkaRefusedError as error:
+            _log.error("Kafka: %s", error)
+            return exit_codes.CONFIG
+        self._uplink = uplink = Uplink(
+            self._settings,
+            mqtt=self._mqtt,
+            topics=self._topics,
+            partitions=self._topics.partitions,
+            connect=MqttClient.connect,
+            make_producer=self._producer,
+            random=random.random,
+        )
+        running = asyncio.create_task(uplink.run(), name="uplink")
+        try:
+            await self._watch(uplink, running)
+            await self._end(uplink)
+            await running
+        finally:
+            uplink.stop()
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        return exit_codes.OK
+
+    def _producer(self) -> Producer:
+        # Room for twice the bound: then the gate, which pauses reading, acts before the producer's own queue is full.
+        return Producer(
+            client_config(
+                self._kafka,
+                PROGRAM,
+                **{
+                    "queue.buffering.max.messages": 2 * self._settings.in_flight_messages_max,
+                    "queue.buffering.max.kbytes": 2 * self._settings.in_flight_bytes_max // 1024,
+                },
+            )
+        )
+
+    async def _reach_kafka(self) -> bool:
+        """Wait for Kafka, however long it takes; False if we were stopped meanwhile."""
+        while not self._lifecycle.stop_requested:
+            try:
+                await asyncio.to_thread(ensure_reachable, self._kafka, PROGRAM, _REACH_S)
+            except KafkaUnreachableError as error:
+                self._say("degraded", str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return True
+        return False
+
+    def _say(self, state: Any, problem: str) -> None:
+        if problem != self._problem:
+            _log.warning("%s", problem)
+        self._problem = problem
+        self._lifecycle.set_state(state, problem)
+
+    async def _watch(self, uplink: Uplink, running: "asyncio.Task[None]") -> None:
+        """Keep the state that readiness shows true, until a signal comes or the uplink fails."""
+        shown: str | None = ""
+        while not self._lifecycle.stop_requested and not running.done():
+            if uplink.problem != shown:
+                shown = uplink.problem
+                self._lifecycle.set_state("ready" if shown is None else "degraded", shown or "")
+            await asyncio.sleep(_WATCH_S)
+
+    async def _end(self, uplink: Uplink) -> None:
+        self._lifecycle.set_state("draining")
+        left = await uplink.drain(self._settings.drain_timeout_s, hurry=lambda: self._lifecycle.second_stop)
+        if left:
+            _log.warning("%d messages stay unacknowledged; the broker delivers them to the next bridge", left)
+        else:
+            _log.info("drained")

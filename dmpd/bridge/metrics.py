@@ -1,0 +1,34 @@
+"""Metrics of the bridge."""
+
+from dmpd.runtime.metrics import counter, gauge, histogram
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
+
+received = counter("dmpd_bridge_received_total", "Messages received from the broker.")
+redelivered = counter("dmpd_bridge_redelivered_total", "Of these, the ones the broker had sent before (DUP).")
+retained = counter("dmpd_bridge_retained_total", "Of these, retained copies.")
+strangers = counter("dmpd_bridge_strangers_total", "Messages acknowledged and dropped: their topic names no RAE.")
+delivered = counter("dmpd_bridge_delivered_total", "Records that Kafka confirmed, by topic.", ("topic",))
+dead_letters = counter("dmpd_bridge_dead_letters_total", "Messages sent to the dead-letter topic.", ("reason",))
+undelivered = counter("dmpd_bridge_undelivered_total", "Delivery reports that were errors.")
+late_reports = counter(
+    "dmpd_bridge_late_reports_total", "Confirmations of messages of an older connection, which acknowledge nothing."
+)
+delivery_seconds = histogram(
+    "dmpd_bridge_delivery_seconds",
+    "From receipt to Kafka's confirmation.",
+    unit="seconds",
+    buckets=_SECONDS,
+)
+pubacks = counter("dmpd_bridge_pubacks_total", "Messages acknowledged to the broker.")
+puback_age_seconds = gauge("dmpd_bridge_puback_age_seconds", "How long the oldest unacknowledged message has waited.")
+in_flight_messages = gauge("dmpd_bridge_in_flight_messages", "Messages that Kafka has not confirmed.")
+in_flight_bytes = gauge("dmpd_bridge_in_flight_bytes", "Bytes of these messages.")
+paused_seconds = gauge(
+    "dmpd_bridge_paused_seconds", "Time for which nothing was read from the broker, since the start."
+)
+durables = counter("dmpd_bridge_durables_total", "Durable acks to RAEs, by fate.", ("fate",))
+durable_ranges = counter("dmpd_bridge_durable_ranges_total", "Ranges of outbox rows in the durable acks sent.")
+connects = counter("dmpd_bridge_connects_total", "Attempts to reach the broker, by outcome.", ("outcome",))
+connected = gauge("dmpd_bridge_connected", "1 while there is a connection to the broker.")
+producers = counter("dmpd_bridge_producers_total", "Kafka producers made: more than one means fatal errors.")

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from dmpd.local_registry.identity import IdentityFile
+from dmpd.model.limits import EPOCH_MAX
 
 IDENTITY_NAME: Final = "identity.json"
 
@@ -18,12 +19,16 @@ def read(state_dir: Path) -> IdentityFile:
     """What the file says; empty when it is absent, or damaged (which is logged: new session ids are the price)."""
     path = state_dir / IDENTITY_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=IdentityFile)
+        content = msgspec.json.decode(path.read_bytes(), type=IdentityFile)
     except FileNotFoundError:
         return IdentityFile()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         _log.error("%s cannot be used, devices get new session ids if the database is lost too: %s", path, error)
         return IdentityFile()
+    if not 0 <= content.epoch < EPOCH_MAX:
+        _log.error("%s: epoch %d can only be damage", path, content.epoch)
+        content.epoch = 0
+    return content
 
 
 def write(state_dir: Path, content: IdentityFile) -> None:

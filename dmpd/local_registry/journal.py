@@ -28,7 +28,7 @@ from dmpd.local_registry.store import (
     StoreError,
     set_aside,
 )
-from dmpd.model.epochs import next_epoch
+from dmpd.model.epochs import RANDOM_VALUES, next_epoch
 
 RUN_BLOCK: Final = 100
 DURABLE_FLUSH_ROWS: Final = 500
@@ -260,7 +260,7 @@ class Journal:
         """A new life: every row not yet durable is restamped when sent, with a checkpoint row behind its session."""
         sessions = await self._on_disk(self._opened().sessions_in_outbox)
         self._registry.want_checkpoint_rows(sessions, supersede=False)
-        self.epoch = next_epoch(last, time.time_ns() // 1_000_000, int(self._random() * 65_536))
+        self.epoch = next_epoch(last, time.time_ns() // 1_000_000, int(self._random() * RANDOM_VALUES))
         self._unwritten = {"epoch": str(self.epoch), "boot_id": self._boot_id}
         await self._commit()
         _log.info("epoch %d begins; %d sessions have rows of an earlier one", self.epoch, len(sessions))

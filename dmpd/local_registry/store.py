@@ -16,6 +16,7 @@ import msgspec
 
 from dmpd.local_registry.outbox import Backlog, Row
 from dmpd.local_registry.store_schema import MIGRATIONS
+from dmpd.model.limits import EPOCH_MAX
 from dmpd.model.messages import ClosedReason
 from dmpd.model.record import DeviceRecord
 
@@ -143,7 +144,7 @@ class Store:
             ).fetchone()
             try:
                 return Loaded(
-                    epoch=int(meta.get("epoch", "0")),
+                    epoch=_epoch(meta.get("epoch", "0")),
                     boot_id=meta.get("boot_id", ""),
                     seq_next=max(int(meta.get("seq_limit", "0")), last) + 1,
                     sent_through=int(meta.get("sent_through", "0")),
@@ -310,6 +311,13 @@ def _devices(db: sqlite3.Connection, where: str) -> Iterator[StoredDevice]:
             record=_record_decoder.decode(record),
             closed=closed,
         )
+
+
+def _epoch(text: str) -> int:
+    epoch = int(text)
+    if not 0 <= epoch < EPOCH_MAX:
+        raise ValueError(f"epoch {epoch}")
+    return epoch
 
 
 def _deletions(commit: Commit) -> Iterable[tuple[str, Sequence[str | int]]]:

@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from dmpd.lab import lan_tools as tools
 from dmpd.lab.lan import Dut, LanLab, available
 from dmpd.local_registry.source import Evidence, LanSignal, LanSource
 from tests.support.services import unavailable
@@ -37,8 +39,19 @@ def enter_namespace(name: str) -> None:
         os.close(descriptor)
 
 
+def drop_capabilities() -> None:
+    """Take every privilege of root from the calling thread, and only from it: sources must not need any."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 class Recorder:
-    """Consumes sources and keeps what they say, with the monotonic time at which they said it."""
+    """Consumes sources and keeps what they say, with the monotonic time at which they said it.
+
+    In a namespace the sources run without any capability, as they do on a RAE.
+    """
 
     def __init__(self, make: Callable[[], Sequence[LanSource]], *, namespace: str | None = None) -> None:
         self._make = make
@@ -112,6 +125,7 @@ class Recorder:
         try:
             if self._namespace is not None:
                 enter_namespace(self._namespace)
+                drop_capabilities()
             asyncio.set_event_loop(self._loop)
             self._loop.run_until_complete(self._main())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
@@ -173,9 +187,14 @@ class RunningLan:
 
     def router(self, *argv: str) -> str:
         """Run a command in the router's namespace."""
-        done = subprocess.run(self.lab.router_command(argv), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{argv}: {done.stderr}"
-        return done.stdout
+        return tools.run(self.lab.router_command(argv))
+
+    def in_dut(self, dut: Dut, *argv: str) -> str:
+        """Run a command in a DUT's namespace."""
+        return tools.run(["ip", "netns", "exec", dut.namespace, *argv])
+
+    def signal(self, name: str, signal_name: str) -> None:
+        self._children[name].send_signal(signal.Signals[f"SIG{signal_name}"])
 
     def log(self, name: str) -> str:
         return (self.lab.state_dir / f"{name}.log").read_text(errors="replace")

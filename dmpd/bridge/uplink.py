@@ -19,19 +19,19 @@ from dmpd.bridge.delivery import Delivery, Flight
 from dmpd.bridge.durable import DurableAcks, StoredRows
 from dmpd.bridge.gate import Gate, GateState
 from dmpd.bridge.records import dead_letter, record_of
-from dmpd.bridge.retry import Retries
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.model.codec import encode
 from dmpd.model.messages import Durable
 from dmpd.model.topics import RAE_SESSION, ack_topic
+from dmpd.runtime.backoff import Backoff
 from dmpd.runtime.kafka import RecordProducer
-from dmpd.runtime.mqtt import Message, MqttRefusedError, MqttUnreachableError
+from dmpd.runtime.mqtt import SESSION_TAKEN_OVER, Message, MqttRefusedError, MqttUnreachableError
 from dmpd.runtime.settings import MqttSettings, TopicSettings
 
 CLIENT_ID: Final = "svc-bridge"
 FILTERS: Final = ("dmp/v1/+/+/info", "dmp/v1/+/+/rsp/+")
 TICK_S: Final = 0.1
-TAKEN_OVER: Final = 0x8E
+STABLE_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Client(Protocol):
 
     session_present: bool
     closed: "asyncio.Future[str]"
-    close_reason_code: int | None
+    close_reason_code: int
 
     async def subscribe(self, filters: Sequence[str], *, qos: int = 1, retain_handling: int = 1) -> list[int]: ...
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int: ...
@@ -83,7 +83,8 @@ class Uplink:
         )
         self._acks: AckFrontier[Message] = AckFrontier()
         self._durable = DurableAcks(delay_s=settings.durable_delay_s, rows_max=settings.durable_rows_max)
-        self._retries = Retries(settings, random)
+        self._trouble = Backoff(settings.retry_first_s, settings.retry_max_s, random=random)
+        self._takeovers = Backoff(settings.takeover_retry_first_s, settings.takeover_retry_max_s, random=random)
         self._delivery: Delivery | None = None
         self._client: Client | None = None
         self._early: list[Message] = []
@@ -170,7 +171,7 @@ class Uplink:
     async def _one_connection(self) -> float:
         """From connect to its end; returns how long to wait before the next one, in seconds."""
         if self._delivery is None:
-            return self._failed("producer", "the Kafka producer failed", None)
+            return self._failed("producer", "the Kafka producer failed")
         epoch = self._acks.new_connection()
         self._early.clear()
         self._left_for_kafka = self._paused = False
@@ -188,7 +189,7 @@ class Uplink:
         except MqttRefusedError as error:
             return self._failed("refused", str(error), error.reason_code)
         except MqttUnreachableError as error:
-            return self._failed("unreachable", str(error), None)
+            return self._failed("unreachable", str(error))
         self._client = client
         metrics.connected.set(1)
         try:
@@ -203,7 +204,7 @@ class Uplink:
             return 0
         if self._delivery is None:  # it failed while we connected
             client.abort()
-            return self._failed("producer", "the Kafka producer failed", None)
+            return self._failed("producer", "the Kafka producer failed")
         self._read_or_pause()
         early, self._early = self._early, []
         self._acknowledge(early)
@@ -225,13 +226,16 @@ class Uplink:
         if self._left_for_kafka:
             self.problem = "Kafka does not answer; left the broker until it does"
             return 0
-        self._retries.connection_lasted(time.monotonic() - began_s)
+        if time.monotonic() - began_s > STABLE_S:
+            self._trouble.reset()
+            self._takeovers.reset()
         return self._failed("lost", why, client.close_reason_code)
 
-    def _failed(self, outcome: str, sentence: str, reason_code: int | None) -> float:
+    def _failed(self, outcome: str, sentence: str, reason_code: int = 0) -> float:
         metrics.connects.labels(outcome).inc()
-        delay_s = self._retries.delay_s(taken_over=reason_code == TAKEN_OVER)
-        hint = "; does a second bridge run?" if reason_code == TAKEN_OVER else ""
+        taken_over = reason_code == SESSION_TAKEN_OVER  # two bridges must not fight over the name
+        delay_s = (self._takeovers if taken_over else self._trouble).next_s()
+        hint = "; does a second bridge run?" if taken_over else ""
         _log.warning("broker: %s%s; again in %.1f s", sentence, hint, delay_s)
         self.problem = sentence
         return delay_s

@@ -1,0 +1,290 @@
+"""The whole uplink between a broker session and a producer that the test drives step by step."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from dmpd.bridge.settings import BridgeSettings
+from dmpd.bridge.uplink import FILTERS, Uplink
+from dmpd.model.messages import Durable
+from dmpd.runtime.settings import MqttSettings, TopicSettings
+from tests.support.aio import async_test
+from tests.support.bridge_twins import ScriptedBroker, ScriptedProducer, refused
+
+SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+TOPIC = f"dmp/v1/A1/{SESSION}/info"
+WAIT_S = 5.0
+
+
+def change(seq: int, **fields: object) -> bytes:
+    body = {"v": 1, "kind": "change", "rae": "A1", "session": SESSION, "epoch": 7, "seq": seq, "rev": seq, **fields}
+    return json.dumps(body).encode()
+
+
+class Rig:
+    def __init__(self, *, bytes_max: int = 1 << 20, messages_max: int = 1000, keepalive_s: int = 20) -> None:
+        self.broker = ScriptedBroker()
+        self.producers: list[ScriptedProducer] = []
+        self.uplink = Uplink(
+            BridgeSettings(
+                in_flight_bytes_max=bytes_max,
+                in_flight_messages_max=messages_max,
+                retry_first_s=0.01,
+                retry_max_s=0.02,
+                takeover_retry_first_s=0.5,
+                durable_delay_s=0.01,
+            ),
+            mqtt=msgspec.structs.replace(MqttSettings(), keepalive_s=keepalive_s),
+            topics=TopicSettings(),
+            partitions=4,
+            connect=self.broker.connect,
+            make_producer=self._producer,
+            random=lambda: 0.5,
+        )
+
+    def _producer(self) -> ScriptedProducer:
+        self.producers.append(ScriptedProducer())
+        return self.producers[-1]
+
+    @property
+    def producer(self) -> ScriptedProducer:
+        return self.producers[-1]
+
+    def told(self) -> set[int]:
+        """Rows of all ``durable`` acks that any connection carried."""
+        rows: set[int] = set()
+        for client in self.broker.connections:
+            for topic, payload in client.published:
+                assert topic == "dmp/v1/A1/rae/ack"
+                ack = msgspec.json.decode(payload, type=Durable)
+                assert (ack.rae, ack.epoch) == ("A1", 7)
+                rows |= {seq for first, last in ack.stored for seq in range(first, last + 1)}
+        return rows
+
+
+async def until(condition, what: str) -> None:
+    deadline_s = asyncio.get_running_loop().time() + WAIT_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline_s, f"not in {WAIT_S:g} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(rig: Rig):
+    task = asyncio.create_task(rig.uplink.run())
+    await until(lambda: rig.broker.connected or task.done(), "connected")
+    yield rig
+    rig.uplink.stop()
+    await asyncio.wait_for(task, WAIT_S)
+
+
+@async_test
+async def test_nothing_is_acknowledged_before_kafka_has_it_and_all_in_the_order_of_receipt() -> None:
+    async with running(Rig()) as rig:
+        for seq in range(1, 5):
+            rig.broker.publish(TOPIC, change(seq))
+        assert rig.producer.values() == [change(seq) for seq in range(1, 5)]
+        assert rig.broker.client.filters == list(FILTERS)
+        rig.producer.report(3)
+        rig.producer.report(1)
+        await until(lambda: rig.told() == {2, 4}, "rows 2 and 4 told, whatever their place")
+        assert rig.broker.client.acked == []
+
+        rig.producer.report(0)
+        await until(lambda: rig.broker.client.acked == [change(1), change(2)], "1 and 2 acknowledged")
+        rig.producer.report(2)
+        await until(lambda: len(rig.broker.client.acked) == 4, "all acknowledged")
+        await until(lambda: rig.told() == {1, 2, 3, 4}, "all rows told")
+
+
+@async_test
+async def test_reports_of_an_older_connection_acknowledge_nothing_but_tell_the_rae() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        rig.broker.publish(TOPIC, change(2))
+        first = rig.broker.client
+        first.cut()
+        await until(lambda: len(rig.broker.connections) == 2 and rig.broker.connected, "connected again")
+        assert rig.producer.values() == [change(1), change(2)] * 2, "both delivered again"
+        rig.producer.report(0)
+        rig.producer.report(1)
+        await until(lambda: rig.told() == {1, 2}, "rows told")
+        assert rig.broker.client.acked == []
+        assert first.acked == []
+
+        rig.producer.report(2)
+        rig.producer.report(3)
+        await until(lambda: rig.broker.client.acked == [change(1), change(2)], "acknowledged on the new connection")
+
+
+@async_test
+async def test_while_kafka_stalls_reading_stops_and_goes_on_below_half() -> None:
+    async with running(Rig(messages_max=16)) as rig:
+        for seq in range(1, 101):
+            rig.broker.publish(TOPIC, change(seq))
+        assert rig.broker.client.paused
+        assert len(rig.producer.sent) == 17
+        for index in range(8):
+            rig.producer.report(index)
+        await until(lambda: len(rig.broker.client.acked) == 8, "eight acknowledged")
+        assert len(rig.producer.sent) == 17, "still above half"
+        rig.producer.report(8)
+        await until(lambda: len(rig.producer.sent) > 17, "reading again")
+        rig.producer.automatic = True
+        for index in range(9, len(rig.producer.sent)):
+            rig.producer.report(index)
+        await until(lambda: len(rig.broker.client.acked) == 100, "all acknowledged")
+        assert len(rig.broker.connections) == 1
+
+
+@async_test
+async def test_stalled_for_half_a_keepalive_it_leaves_and_is_back_when_kafka_answers() -> None:
+    rig = Rig(messages_max=16, keepalive_s=1)
+    async with running(rig):
+        for seq in range(1, 31):
+            rig.broker.publish(TOPIC, change(seq))
+        first = rig.broker.client
+        await until(first.closed.done, "left the broker")
+        assert first.disconnected_by_us
+        assert first.acked == []
+        await asyncio.sleep(0.3)
+        assert len(rig.broker.connections) == 1, "came back although Kafka stalls"
+        assert rig.uplink.problem is not None
+
+        rig.producer.automatic = True
+        for index in range(17):
+            rig.producer.report(index)
+        await until(lambda: len(rig.broker.connections) == 2, "back again")
+        await until(lambda: len(rig.broker.client.acked) == 30, "all acknowledged")
+        assert rig.uplink.problem is None
+
+
+@async_test
+async def test_a_fatal_producer_error_drops_the_connection_and_nothing_is_acknowledged() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        rig.broker.publish(TOPIC, change(2))
+        first, broken = rig.broker.client, rig.producer
+        broken.report(1)
+        await until(lambda: rig.told() == {2}, "row 2 told")
+        broken.fatal = "out of sequence"
+        broken.report(0, "fenced")
+        await until(lambda: len(rig.broker.connections) == 2 and rig.broker.connected, "connected again")
+        assert first.acked == []
+        assert len(rig.producers) == 2
+        assert rig.producer.values() == [change(1), change(2)]
+        rig.producer.report(0)
+        rig.producer.report(1)
+        await until(lambda: rig.broker.client.acked == [change(1), change(2)], "acknowledged")
+        assert rig.producer.values("dmp.info.dead") == []
+
+
+@async_test
+async def test_a_silent_fatal_error_is_noticed_too() -> None:
+    async with running(Rig()) as rig:
+        rig.producer.fatal = "fenced"
+        await until(lambda: len(rig.producers) == 2 and len(rig.broker.connections) == 2, "begun anew")
+
+
+@async_test
+async def test_poison_costs_itself_and_is_told_as_durable() -> None:
+    async with running(Rig()) as rig:
+        rig.producer.automatic = True
+        rig.broker.publish(TOPIC, change(1))
+        rig.broker.publish(TOPIC, change(2, rae="B2"))
+        rig.broker.publish(TOPIC, b"{")
+        rig.broker.publish(f"dmp/v1/u-team1/{SESSION}/info", change(9, rae="u-team1"))
+        rig.broker.publish(TOPIC, change(3))
+        await until(lambda: len(rig.broker.client.acked) == 5, "all acknowledged")
+        assert rig.producer.values() == [change(1), change(3)]
+        assert rig.producer.values("dmp.info.dead") == [change(2, rae="B2"), b"{"]
+        await until(lambda: rig.told() == {1, 2, 3}, "the dead-lettered row too")
+
+
+@async_test
+async def test_what_kafka_refuses_goes_to_the_dead_letters_and_is_acknowledged_in_its_place() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        rig.broker.publish(TOPIC, change(2))
+        rig.producer.report(0, "Broker: Message size too large")
+        rig.producer.report(1)
+        await until(lambda: rig.producer.values("dmp.info.dead") == [change(1)], "sent as a dead letter")
+        assert rig.broker.client.acked == []
+        rig.producer.report(2)
+        await until(lambda: rig.broker.client.acked == [change(1), change(2)], "acknowledged")
+        await until(lambda: rig.told() == {1, 2}, "told")
+
+
+@async_test
+async def test_if_the_dead_letter_is_refused_too_all_begins_anew() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        rig.producer.report(0, "refused")
+        await until(lambda: len(rig.producer.sent) == 2, "sent as a dead letter")
+        rig.producer.report(1, "refused")
+        await until(lambda: len(rig.broker.connections) == 2 and len(rig.producers) == 2, "begun anew")
+        assert rig.broker.connections[0].acked == []
+        assert rig.producer.values() == [change(1)]
+
+
+@async_test
+async def test_a_full_producer_queue_keeps_the_order() -> None:
+    rig = Rig()
+    async with running(rig):
+        rig.producer.capacity = 2
+        for seq in range(1, 7):
+            rig.broker.publish(TOPIC, change(seq))
+        assert len(rig.producer.sent) == 2
+        for index in range(6):
+            await until(lambda index=index: len(rig.producer.sent) > index, "sent in its turn")
+            rig.producer.report(index)
+        await until(lambda: len(rig.broker.client.acked) == 6, "all acknowledged")
+        assert rig.producer.values() == [change(seq) for seq in range(1, 7)]
+
+
+@async_test
+async def test_refusals_and_takeovers_are_waited_out() -> None:
+    rig = Rig()
+    rig.broker.refusals.extend([refused(0x87), refused(0x97)])
+    async with running(rig):
+        await until(lambda: rig.broker.connected, "connected in the end")
+        began_s = asyncio.get_running_loop().time()
+        rig.broker.client.cut("session taken over", 0x8E)
+        await until(lambda: len(rig.broker.connections) == 2, "connected again")
+        assert asyncio.get_running_loop().time() - began_s > 0.35, "fights over its name"
+
+
+@async_test
+async def test_a_drain_acknowledges_what_is_in_flight_and_reads_no_more() -> None:
+    rig = Rig()
+    task = asyncio.create_task(rig.uplink.run())
+    await until(lambda: rig.broker.connected, "connected")
+    rig.broker.publish(TOPIC, change(1))
+    rig.broker.publish(TOPIC, change(2))
+    drain = asyncio.create_task(rig.uplink.drain(WAIT_S))
+    await until(lambda: rig.broker.client.paused, "stopped reading")
+    rig.broker.publish(TOPIC, change(3))
+    rig.producer.report(1)
+    rig.producer.report(0)
+    assert await drain == 0
+    await asyncio.wait_for(task, WAIT_S)
+    client = rig.broker.client
+    assert client.acked == [change(1), change(2)]
+    assert client.disconnected_by_us
+    assert rig.told() == {1, 2}
+    assert len(rig.producer.sent) == 2
+    assert client.options["session_expiry_s"] == 86_400
+
+
+@async_test
+async def test_a_drain_gives_up_at_its_deadline_or_when_hurried() -> None:
+    for timeout_s, hurry in ((0.2, lambda: False), (60.0, lambda: True)):
+        rig = Rig()
+        task = asyncio.create_task(rig.uplink.run())
+        await until(lambda rig=rig: rig.broker.connected, "connected")
+        rig.broker.publish(TOPIC, change(1))
+        assert await asyncio.wait_for(rig.uplink.drain(timeout_s, hurry=hurry), WAIT_S) == 1
+        await asyncio.wait_for(task, WAIT_S)
+        assert rig.broker.client.acked == []

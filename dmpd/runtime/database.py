@@ -1,0 +1,77 @@
+"""Connections to PostgreSQL or CockroachDB, made here only, with every timeout against a frozen peer."""
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from dmpd.runtime.settings import DatabaseSettings
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
+"""A frozen zombie must not keep its row locks."""
+
+_log = logging.getLogger(__name__)
+
+
+class DatabaseUnreachableError(Exception):
+    """No connection; psycopg gives no SQLSTATE for it. Worth another try."""
+
+
+def connect(settings: DatabaseSettings, *, application: str) -> Connection:
+    """One connection, not in autocommit. Blocks up to ``connect_timeout_s`` for each address.
+
+    Raises:
+        DatabaseUnreachableError: Says where and why; never the password.
+    """
+    try:
+        connection = psycopg.connect(**_parameters(settings, application))
+    except (psycopg.OperationalError, OSError) as error:
+        raise DatabaseUnreachableError(f"{describe(settings)}: {str(error).strip()}") from error
+    if not settings.prepare:
+        connection.prepare_threshold = None
+    try:
+        _set_timeouts(connection, settings)
+    except psycopg.Error as error:
+        connection.close()
+        raise DatabaseUnreachableError(f"{describe(settings)}: {error}") from error
+    return connection
+
+
+def describe(settings: DatabaseSettings) -> str:
+    """Where the database is, for messages: host, port and name."""
+    try:
+        found = conninfo_to_dict(settings.conninfo)
+    except psycopg.ProgrammingError as error:
+        return f"database (conninfo: {str(error).strip()})"
+    return f"database {found.get('dbname', '')} at {found.get('host', 'localhost')}:{found.get('port', 5432)}"
+
+
+def _parameters(settings: DatabaseSettings, application: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "conninfo": settings.conninfo,
+        "application_name": application,
+        "connect_timeout": settings.connect_timeout_s,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(settings.statement_timeout_s * 1000),
+    }
+    if settings.password_file is not None:
+        found["password"] = Path(settings.password_file).read_text(encoding="utf-8").strip()
+    return found
+
+
+def _set_timeouts(connection: Connection, settings: DatabaseSettings) -> None:
+    connection.execute(f"SET statement_timeout = {int(settings.statement_timeout_s * 1000)}")
+    connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_MS}")
+    connection.commit()
+    try:  # PostgreSQL >= 14: the server notices a client that died while its statement runs
+        connection.execute("SET client_connection_check_interval = 5000")
+        connection.commit()
+    except psycopg.Error as error:  # CockroachDB, or a platform without it
+        connection.rollback()
+        _log.debug("client_connection_check_interval: %s", error)

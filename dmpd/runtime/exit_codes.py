@@ -1,0 +1,16 @@
+"""How a dmpd program ends. 64, 70 and 78 are those of sysexits.h; supervisord's ``exitcodes`` names 0, 64 and 78."""
+
+from typing import Final
+
+OK: Final = 0
+"""Did what was asked, or drained after TERM."""
+DIFFERENT: Final = 1
+"""A command that compares or looks for something found a difference, or nothing."""
+USAGE: Final = 64
+"""The command line is wrong."""
+UNAVAILABLE: Final = 69
+"""A server that the command needs does not answer."""
+INTERNAL: Final = 70
+"""An error of dmpd's own: supervisord starts the program again."""
+CONFIG: Final = 78
+"""The configuration is wrong: a restart would not help, so supervisord shows EXITED."""

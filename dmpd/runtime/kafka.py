@@ -1,0 +1,200 @@
+"""Kafka clients, made here only (the stream's consumer apart): settings, start-up check, producer.
+
+A wrong password raises nowhere, it only shows in ``error_cb``; a frozen broker shows in nothing. So start-up asks for
+the metadata and says in one sentence what is wrong, and health is judged by the age of the last success.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import confluent_kafka
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
+
+from dmpd.runtime.settings import KafkaSettings
+
+OnDelivery = Callable[[str | None], None]
+Headers = Sequence[tuple[str, bytes]]
+
+_REFUSALS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001 - the client's own names
+_log = logging.getLogger(__name__)
+
+
+class KafkaUnreachableError(Exception):
+    """No broker answers. Worth another try."""
+
+
+class KafkaRefusedError(Exception):
+    """A broker answers and does not want us: credentials or TLS. A person has to act."""
+
+
+class ProducerQueueFullError(Exception):
+    """The producer's queue is full: serve ``poll`` and try again."""
+
+
+class RecordProducer(Protocol):
+    """What the bridge needs of a producer; ``kafka_memory`` has the twin."""
+
+    @property
+    def fatal(self) -> str | None:
+        """Why this producer can never deliver again, or None. Make a new one then."""
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: bytes,
+        value: bytes,
+        headers: Headers = (),
+        partition: int | None = None,
+        on_delivery: OnDelivery,
+    ) -> None:
+        """Queue one record. ``on_delivery`` runs in ``poll`` or ``flush``: None = acknowledged by all in-sync replicas.
+
+        Raises:
+            ProducerQueueFullError: No room; nothing was queued.
+        """
+
+    def poll(self, timeout_s: float) -> int:
+        """Run the delivery callbacks that are due; blocks up to ``timeout_s`` for the first. Returns how many."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for all deliveries, up to ``timeout_s``; returns how many are still outstanding."""
+
+    def close(self) -> None:
+        """Drop what is outstanding, without callbacks, and let go of the client. Bounded."""
+
+
+def client_config(settings: KafkaSettings, program: str, **overrides: object) -> dict[str, Any]:
+    """Settings of librdkafka for a client of ``program``; ``overrides`` use ``_`` for ``.`` and win.
+
+    Raises:
+        KafkaRefusedError: The password file cannot be read.
+    """
+    found: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": program,
+        "security.protocol": settings.security_protocol,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "reconnect.backoff.max.ms": 2_000,
+        "log_level": 3,
+        "error_cb": ErrorLog(program),
+    }
+    optional = {
+        "sasl.mechanism": settings.sasl_mechanism,
+        "sasl.username": settings.username,
+        "ssl.ca.location": settings.ca_file,
+        "ssl.certificate.location": settings.cert_file,
+        "ssl.key.location": settings.key_file,
+    }
+    found |= {name: value for name, value in optional.items() if value is not None}
+    if settings.password_file is not None:
+        try:
+            found["sasl.password"] = Path(settings.password_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise KafkaRefusedError(f"kafka.password_file {settings.password_file}: {error.strerror}") from error
+    return found | settings.options | {name.replace("_", "."): value for name, value in overrides.items()}
+
+
+class ErrorLog:
+    """``error_cb``: remembers the last refusal and logs each kind of error once in 30 s."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self._logged_s: dict[int, float] = {}
+        self.refusal: str | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        now_s = time.monotonic()
+        if error.code() in _REFUSALS:
+            self.refusal = error.str()
+        if now_s - self._logged_s.get(error.code(), -60.0) > 30.0:
+            self._logged_s[error.code()] = now_s
+            _log.warning("%s: Kafka: %s", self._program, error.str())
+
+
+def ensure_reachable(settings: KafkaSettings, program: str, timeout_s: float) -> None:
+    """Ask for the cluster's metadata; returns when it came. Blocks up to ``timeout_s``.
+
+    Raises:
+        KafkaRefusedError: Wrong password, user, mechanism or certificate; says which.
+        KafkaUnreachableError: Nobody answers.
+    """
+    config = client_config(settings, program)
+    errors = config["error_cb"]
+    admin = AdminClient(config)
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            admin.list_topics(timeout=min(2.0, timeout_s))
+        except confluent_kafka.KafkaException as error:
+            admin.poll(0)  # an AdminClient's error_cb runs only here
+            if errors.refusal is not None:
+                raise KafkaRefusedError(f"Kafka at {settings.bootstrap_servers}: {errors.refusal}") from error
+            if time.monotonic() >= deadline_s:
+                reason = error.args[0].str()
+                raise KafkaUnreachableError(f"Kafka at {settings.bootstrap_servers}: {reason}") from error
+        else:
+            return
+
+
+class Producer:
+    """An idempotent producer that never gives a record up: ``acks=all``, no message timeout, linger 2 ms, lz4."""
+
+    def __init__(self, settings: KafkaSettings, program: str, **overrides: object) -> None:
+        defaults: dict[str, object] = {
+            "linger_ms": 2,
+            "compression_type": "lz4",
+            "queue_buffering_max_messages": 500_000,
+        }
+        safety: dict[str, object] = {"enable_idempotence": True, "acks": "all", "message_timeout_ms": 0}
+        self._client = confluent_kafka.Producer(
+            client_config(settings, program, **(defaults | overrides | safety)) | {"error_cb": self._errored}
+        )
+        self._errors = ErrorLog(program)
+        self._fatal: str | None = None
+
+    @property
+    def fatal(self) -> str | None:
+        return self._fatal
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: bytes,
+        value: bytes,
+        headers: Headers = (),
+        partition: int | None = None,
+        on_delivery: OnDelivery,
+    ) -> None:
+        try:
+            self._client.produce(
+                topic,
+                value,
+                key,
+                -1 if partition is None else partition,
+                headers=list(headers),
+                on_delivery=lambda error, _: on_delivery(None if error is None else error.str()),
+            )
+        except BufferError as error:
+            raise ProducerQueueFullError from error
+
+    def poll(self, timeout_s: float) -> int:
+        return int(self._client.poll(timeout_s))
+
+    def flush(self, timeout_s: float) -> int:
+        return int(self._client.flush(timeout_s))
+
+    def close(self) -> None:
+        with contextlib.suppress(confluent_kafka.KafkaException):  # purging an errored client: it is going anyway
+            self._client.purge()
+
+    def _errored(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error.str()
+        self._errors(error)

@@ -1,0 +1,89 @@
+"""Reads a topic without a consumer group: for watching and counting, never for processing."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import confluent_kafka
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TopicPartition
+
+from dmpd.runtime.kafka import KafkaUnreachableError, client_config
+from dmpd.runtime.settings import KafkaSettings
+
+
+class ReadRecord(NamedTuple):
+    """One record; ``timestamp_ms`` is -1 when it carries none."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class TopicReader:
+    """Reads all partitions of ``topic`` from its end or its beginning. Commits nothing, disturbs nobody.
+
+    Raises:
+        KafkaUnreachableError: From the constructor: no metadata within ``timeout_s``, or no such topic.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        start: Literal["end", "beginning"] = "end",
+        *,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._consumer = confluent_kafka.Consumer(
+            client_config(settings, "dmpd-reader")
+            | {
+                "group.id": "dmpd-reader",  # demanded by the client, never joined
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.queue.backoff.ms": 10,
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": 16_384,
+            }
+        )
+        try:
+            found = self._consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+        except confluent_kafka.KafkaException as error:
+            self._consumer.close()
+            raise KafkaUnreachableError(f"{settings.bootstrap_servers}: {error.args[0].str()}") from error
+        if found.error is not None or not found.partitions:
+            self._consumer.close()
+            raise KafkaUnreachableError(f"topic {topic}: {found.error.str() if found.error else 'has no partitions'}")
+        offset = OFFSET_BEGINNING if start == "beginning" else OFFSET_END
+        self.partitions = len(found.partitions)
+        self._consumer.assign([TopicPartition(topic, number, offset) for number in found.partitions])
+
+    def read(self, timeout_s: float, records_max: int) -> list[ReadRecord]:
+        """Up to ``records_max`` records; waits up to ``timeout_s`` for the first, then takes what is there."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            first = self._consumer.poll(min(0.1, max(0.0, deadline_s - time.monotonic())))
+            if first is not None and first.error() is None:
+                break
+            if time.monotonic() >= deadline_s:
+                return []
+        rest = self._consumer.consume(records_max - 1, 0) if records_max > 1 else []
+        return [_record(message) for message in [first, *rest] if message.error() is None]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _record(message: Any) -> ReadRecord:
+    return ReadRecord(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=message.headers() or (),
+    )

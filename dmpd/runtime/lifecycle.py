@@ -1,0 +1,99 @@
+"""The life of a daemon as one object: its state, and what signals asked for. Handlers only set flags; loops act."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from typing import Final, Literal
+
+State = Literal["starting", "ready", "degraded", "draining", "stopped"]
+
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """State of one daemon, shared with its health server's thread. Signals: TERM and INT stop, HUP reloads."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        self.stops = 0
+        """TERMs and INTs so far."""
+        self.reload_requested = False
+        self.wakeup_fd = -1
+        """Readable after a signal (``install_signals`` only): for loops that wait in poll."""
+        self._lock = threading.Lock()
+        self._state: State = "starting"
+        self._reason = ""
+        self._stopped: asyncio.Event | None = None
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.stops > 0
+
+    @property
+    def second_stop(self) -> bool:
+        """Somebody asked twice: end now, drained or not."""
+        return self.stops > 1
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why the daemon is degraded; empty otherwise."""
+        return self._reason
+
+    def set_state(self, state: State, reason: str = "") -> None:
+        """Move on and say so once. ``draining`` and ``stopped`` are never left for ``ready`` or ``degraded``."""
+        with self._lock:
+            if (state, reason) == (self._state, self._reason):
+                return
+            if self._state in ("draining", "stopped") and state not in ("draining", "stopped"):
+                return
+            self._state, self._reason = state, reason
+        level = logging.WARNING if state == "degraded" else logging.INFO
+        _log.log(level, "%s is %s%s", self.program, state, f": {reason}" if reason else "")
+
+    def request_stop(self) -> None:
+        """What TERM does, from within. Safe in a signal handler."""
+        self.stops += 1
+        if self._stopped is not None:
+            self._stopped.set()
+
+    def install_signals(self) -> None:
+        """For loops without asyncio: TERM, INT and HUP set flags and make ``wakeup_fd`` readable."""
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wakeup_fd = read_fd
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for number in _STOP:
+            signal.signal(number, lambda *_: self.request_stop())
+        signal.signal(signal.SIGHUP, lambda *_: self._request_reload())
+
+    def clear_wakeup(self) -> None:
+        """Empty ``wakeup_fd`` after it was readable."""
+        try:
+            while os.read(self.wakeup_fd, 512):
+                continue
+        except BlockingIOError:
+            return
+
+    def install_async(self, loop: asyncio.AbstractEventLoop) -> None:
+        """For asyncio: the same flags, and ``wait_stop`` returns."""
+        self._stopped = asyncio.Event()
+        if self.stop_requested:
+            self._stopped.set()
+        for number in _STOP:
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._request_reload)
+
+    async def wait_stop(self) -> None:
+        """Return when a stop is asked for. Needs ``install_async``."""
+        assert self._stopped is not None
+        await self._stopped.wait()
+
+    def _request_reload(self) -> None:
+        self.reload_requested = True

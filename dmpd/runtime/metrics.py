@@ -1,0 +1,71 @@
+"""Metrics: each declared exactly once, at the top of a room's ``metrics.py``, with kind, unit and meaning.
+
+Names are ``dmpd_<room>_<what>_<unit>``, counters end in ``_total``, units are base units (seconds, bytes).
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Declaration(NamedTuple):
+    """What the reference page says of a metric."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    labels: tuple[str, ...]
+
+
+_registry: Final = CollectorRegistry()
+_declared: Final[dict[str, Declaration]] = {}
+
+
+def counter(name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
+    """Something that only grows; ``name`` ends in ``_total``."""
+    assert name.endswith("_total")
+    _declare(name, "counter", _unit(name.removesuffix("_total")), meaning, labels)
+    return Counter(name, meaning, labels, registry=_registry)
+
+
+def gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+    """Something that is so much now."""
+    _declare(name, "gauge", _unit(name), meaning, labels)
+    return Gauge(name, meaning, labels, registry=_registry)
+
+
+def histogram(
+    name: str, meaning: str, *, unit: str = "seconds", buckets: Sequence[float] = LATENCY_BUCKETS_S
+) -> Histogram:
+    """How often a measured value fell below each bound."""
+    assert name.endswith(f"_{unit}")
+    _declare(name, "histogram", unit, meaning, ())
+    return Histogram(name, meaning, registry=_registry, buckets=buckets)
+
+
+def declared() -> list[Declaration]:
+    """All metrics of the modules imported so far, by name."""
+    return sorted(_declared.values())
+
+
+def render() -> bytes:
+    """The text form that Prometheus reads."""
+    return generate_latest(_registry)
+
+
+def _declare(name: str, kind: Kind, unit: str, meaning: str, labels: Sequence[str]) -> None:
+    assert name not in _declared, f"{name} is declared twice"
+    assert name.startswith("dmpd_")
+    _declared[name] = Declaration(name, kind, unit, meaning, tuple(labels))
+
+
+def _unit(name: str) -> str:
+    """The last word: ``seconds``, ``bytes``, or what is counted."""
+    return name.rsplit("_", 1)[-1]

@@ -4,49 +4,22 @@ The same code runs on the edge before sending and in the cloud on receipt, so wh
 PostgreSQL and CockroachDB alike (``NUL`` and lone surrogates are stored by one and refused by the other).
 """
 
-import json
-import re
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal
 
 import msgspec
 
 from dmpd.model import limits
-from dmpd.model.messages import (
-    Change,
-    Checkpoint,
-    Durable,
-    Event,
-    InfoMessage,
-    Message,
-    Request,
-    Response,
-    Roster,
-    Status,
-)
-from dmpd.model.record import Attributes, Interfaces
-from dmpd.model.topics import RAE_SESSION, InvalidTopicError, Topic, parse_topic
+from dmpd.model.bounds import check_bounds
+from dmpd.model.invalid import INVALID_REASONS, InvalidMessageError, InvalidReason
+from dmpd.model.messages import Durable, InfoMessage, Message, Request, Response
+from dmpd.model.strict import check_strict, parse_last_wins
+from dmpd.model.topics import InvalidTopicError, Topic, parse_topic
 
-InvalidReason = Literal[
-    "no_key", "bad_key", "empty", "too_large", "malformed", "text", "range", "unsupported", "mismatch"
-]
+__all__ = ["INVALID_REASONS", "InvalidMessageError", "InvalidReason", "decode", "decode_record", "encode"]
 
-
-class InvalidMessageError(ValueError):
-    """A message that can never be used. ``reason`` is a stable word, ``detail`` a sentence for people."""
-
-    def __init__(self, reason: InvalidReason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason: InvalidReason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
-
-
-_encoder = msgspec.json.Encoder()
-_info_decoder: Final = msgspec.json.Decoder(InfoMessage)
+_encoder: Final = msgspec.json.Encoder()
 _decoders: Final[dict[str, msgspec.json.Decoder[Message]]] = {
-    "info": _info_decoder,
+    "info": msgspec.json.Decoder(InfoMessage),
     "ack": msgspec.json.Decoder(Durable),
     "cmd": msgspec.json.Decoder(Request),
     "rsp": msgspec.json.Decoder(Response),
@@ -58,21 +31,19 @@ _KINDS: Final = {
     "rsp": frozenset({"response"}),
 }
 
-# A cheap scan that lets nearly every payload pass; a hit only means "look closely".
-_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9]{18}|[:,\[\s]-?[0-9.]+[eE]\+?[0-9]{3}")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
 
 class _Head(msgspec.Struct):
-    v: msgspec.Raw = msgspec.Raw(b"")
-    kind: msgspec.Raw = msgspec.Raw(b"")
+    v: msgspec.Raw = msgspec.Raw(b"null")
+    kind: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_head_decoder = msgspec.json.Decoder(_Head)
+_head_decoder: Final = msgspec.json.Decoder(_Head)
 
 
 def encode(message: Message) -> bytes:
     """JSON of ``message``, compact.
+
+    Decodes what it made: one definition of what is allowed, and no message leaves that would be refused on receipt.
 
     Raises:
         InvalidMessageError: It would be refused on receipt: sizes, text or ranges out of bounds.
@@ -103,134 +74,57 @@ def decode_record(key: bytes | None, value: bytes | None) -> tuple[Topic, Messag
 
 
 def decode(payload: bytes, topic: Topic) -> Message:
-    """Decode and check one payload that came on ``topic``. Pure; a few microseconds.
+    """Decode and check one payload that came on ``topic``. Pure.
 
     Raises:
         InvalidMessageError: The payload is refused; nothing of it may be used.
+
+    Cost: about 5 us for a change of 350 B with 8 attributes, a third of it the JSON decoder, a third the strict scan.
     """
-    if not payload:
+    size = len(payload)
+    if not size:
         raise InvalidMessageError("empty", "no payload")
-    if len(payload) > limits.PAYLOAD_BYTES_MAX:
-        raise InvalidMessageError("too_large", f"{len(payload)} bytes, at most {limits.PAYLOAD_BYTES_MAX}")
-    _check_text(payload)
-    try:
-        message = _decoders[topic.kind].decode(payload)
-    except msgspec.ValidationError as error:
-        _refuse(payload, topic, error)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise InvalidMessageError("malformed", str(error) or type(error).__name__) from error
+    if size > limits.PAYLOAD_BYTES_MAX:
+        raise InvalidMessageError("too_large", f"{size} bytes, at most {limits.PAYLOAD_BYTES_MAX}")
+    check_strict(payload, topic.session)
+    message = _decode(payload, topic)
     if message.rae != topic.rae or message.session != topic.session:
         raise InvalidMessageError("mismatch", "rae or session differ from the topic's")
-    _check_sizes(message)
+    check_bounds(message, size)
     return message
 
 
-def _refuse(payload: bytes, topic: Topic, error: msgspec.ValidationError) -> NoReturn:
+def _decode(payload: bytes, topic: Topic) -> Message:
+    decoder = _decoders[topic.kind]
+    try:
+        return decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        # The decoder judges each of several equal keys; here the last one counts and the others are not looked at.
+        last_wins = parse_last_wins(payload)
+        if last_wins is None:
+            raise _refused(payload, topic, error) from error
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise InvalidMessageError("malformed", str(error) or type(error).__name__) from error
+    try:
+        return decoder.decode(last_wins)
+    except msgspec.ValidationError as error:
+        raise _refused(last_wins, topic, error) from error
+
+
+def _refused(payload: bytes, topic: Topic, error: msgspec.ValidationError) -> InvalidMessageError:
     """Tell an unknown version or kind (replayable by a later dmpd) from a wrong message."""
+    detail = str(error)
     try:
         head = _head_decoder.decode(payload)
-        version, kind = (msgspec.json.decode(raw) if bytes(raw) else None for raw in (head.v, head.kind))
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidMessageError("malformed", str(error)) from error
-    if isinstance(version, int) and version != 1:
-        raise InvalidMessageError("unsupported", f"v {version}") from error
+    except msgspec.ValidationError:  # no object at all
+        return InvalidMessageError("malformed", detail)
+    version, kind = msgspec.json.decode(head.v), msgspec.json.decode(head.kind)
+    if isinstance(version, int) and not isinstance(version, bool) and version != 1:
+        return InvalidMessageError("unsupported", f"v {version}")
     if isinstance(kind, str) and kind not in _KINDS[topic.kind]:
-        raise InvalidMessageError("unsupported", f"kind {kind!r:.64} on a topic for {topic.kind}") from error
-    raise InvalidMessageError("malformed", str(error)) from error
-
-
-def _check_text(payload: bytes) -> None:
-    try:
-        text = payload.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidMessageError("text", "not UTF-8") from error
-    if _SUSPICIOUS.search(payload) or payload.count(b"{") + payload.count(b"[") > limits.NESTING_MAX:
-        _check_closely(text)
-
-
-def _check_closely(text: str) -> None:
-    """Parse in full and look at every value; slow, so only for payloads that the scan found suspicious."""
-    try:
-        value = json.loads(text, parse_int=_checked_int, parse_float=_checked_float, parse_constant=_refused_constant)
-        _check_value(value, 1)
-    except InvalidMessageError:
-        raise
-    except RecursionError as error:
-        raise InvalidMessageError("malformed", f"nested deeper than {limits.NESTING_MAX}") from error
-    except ValueError as error:
-        raise InvalidMessageError("malformed", str(error)) from error
-
-
-def _check_value(value: object, depth: int) -> None:
-    if depth > limits.NESTING_MAX:
-        raise InvalidMessageError("malformed", f"nested deeper than {limits.NESTING_MAX}")
-    if isinstance(value, str):
-        if "\0" in value:
-            raise InvalidMessageError("text", "NUL character")
-        if _LONE_SURROGATE.search(value):
-            raise InvalidMessageError("text", "lone surrogate")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _check_value(name, depth)
-            _check_value(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_value(item, depth + 1)
-
-
-def _checked_int(digits: str) -> int:
-    if len(digits) > 20 or not -limits.INT64_MAX - 1 <= (number := int(digits)) <= limits.INT64_MAX:
-        raise InvalidMessageError("range", "integer beyond 64 bits")
-    return number
-
-
-def _checked_float(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise InvalidMessageError("range", "number beyond a double")
-    return number
-
-
-def _refused_constant(name: str) -> NoReturn:
-    raise InvalidMessageError("range", f"{name} is no JSON number")
-
-
-def _check_sizes(message: Message) -> None:
-    if isinstance(message, Change):
-        if message.patch.attributes is not msgspec.UNSET:
-            _check_attributes(message.patch.attributes)
-        if message.patch.interfaces is not msgspec.UNSET:
-            _check_addresses(message.patch.interfaces)
-        for key in message.unset:
-            _check_key(key)
-    elif isinstance(message, Checkpoint):
-        _check_attributes(message.record.attributes)
-        _check_addresses(message.record.interfaces)
-    elif isinstance(message, Status | Roster):
-        if message.session != RAE_SESSION:
-            raise InvalidMessageError("mismatch", "status and roster belong on the RAE's own topic")
-        return
-    if message.session == RAE_SESSION and not isinstance(message, Event | Durable | Request | Response):
-        raise InvalidMessageError("mismatch", "a device message on the RAE's own topic")
-
-
-def _check_attributes(attributes: Attributes) -> None:
-    for key, value in attributes.items():
-        _check_key(key)
-        if len(memoryview(value)) > limits.ATTRIBUTE_VALUE_BYTES_MAX:
-            raise InvalidMessageError(
-                "too_large", f"attribute {key!r:.64}: over {limits.ATTRIBUTE_VALUE_BYTES_MAX} bytes"
-            )
-
-
-def _check_key(key: str) -> None:
-    if not 1 <= len(key.encode()) <= limits.ATTRIBUTE_KEY_BYTES_MAX:
-        raise InvalidMessageError("too_large", f"attribute name: expected 1 to {limits.ATTRIBUTE_KEY_BYTES_MAX} bytes")
-
-
-def _check_addresses(interfaces: Interfaces) -> None:
-    if sum((interface.ip4 is not None) + len(interface.ip6) for interface in interfaces) > limits.ADDRESSES_MAX:
-        raise InvalidMessageError("too_large", f"more than {limits.ADDRESSES_MAX} addresses")
+        return InvalidMessageError("unsupported", f"kind {kind!r:.64} on a topic for {topic.kind}")
+    is_number_out_of_range = detail.startswith(("Expected `int` >=", "Expected `int` <=", "Number out of range"))
+    return InvalidMessageError("range" if is_number_out_of_range else "malformed", detail)
 
 
 def _topic_kind(message: Message) -> Literal["info", "cmd", "rsp", "ack"]:

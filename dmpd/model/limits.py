@@ -22,3 +22,6 @@ TEXT_LENGTH_MAX: Final = 1024
 CODE_LENGTH_MAX: Final = 128
 ROSTER_SESSIONS_MAX: Final = 1000
 DURABLE_RANGES_MAX: Final = 4096
+YEAR_MIN: Final = 1900
+YEAR_MAX: Final = 9998
+"""Of every instant, in its own zone: a day of margin, so that no reader overflows when it converts to another zone."""

@@ -1,0 +1,115 @@
+"""JSON that both databases take and every reader understands alike: stricter than the JSON decoder is.
+
+``msgspec`` refuses bad syntax and lone surrogates, but takes NUL, numbers of any size, any nesting and, in values kept
+as raw JSON, bytes that are no UTF-8. Nearly every payload is harmless, so a scan of a microsecond decides whether
+anybody must look closely: its hits may be false, its passes never are.
+"""
+
+import json
+import math
+from typing import Final, NoReturn
+
+from dmpd.model import limits
+from dmpd.model.invalid import InvalidMessageError
+
+_SHAPE: Final = bytes.maketrans(b"123456789+E[", b"0000000000e{")
+"""Digits and ``+`` become ``0``, both brackets that open ``{``: what is looked for is then a plain sub-string."""
+_MANY_DIGITS: Final = b"0" * 18
+_BIG_EXPONENT: Final = b"0e000"
+
+
+def check_strict(payload: bytes, session: str) -> None:
+    """Refuse what a database or another reader would discover later.
+
+    ``session`` is no number, but a UUID looks like one with a large exponent too often to look closely each time.
+
+    Raises:
+        InvalidMessageError: ``text``, ``range`` or ``malformed``.
+    """
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidMessageError("text", "not UTF-8") from error
+    if _is_suspicious(payload, session):
+        _look_closely(payload)
+
+
+def parse_last_wins(payload: bytes) -> bytes | None:
+    """The payload with the last of each duplicate key only, or ``None`` if no object has a key twice.
+
+    Raises:
+        InvalidMessageError: It is no JSON, or has a number out of range.
+    """
+    duplicates = 0
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal duplicates
+        members = dict(pairs)
+        duplicates += len(pairs) - len(members)
+        return members
+
+    value = _parse(payload, unique)
+    return json.dumps(value, ensure_ascii=False).encode() if duplicates else None
+
+
+def _is_suspicious(payload: bytes, session: str) -> bool:
+    shape = payload.translate(_SHAPE)
+    if _MANY_DIGITS in shape or shape.count(b"{") > limits.NESTING_MAX or b"\\u0000" in payload:
+        return True
+    if _BIG_EXPONENT not in shape:
+        return False
+    return _BIG_EXPONENT in payload.replace(session.encode(), b"").translate(_SHAPE)
+
+
+def _look_closely(payload: bytes) -> None:
+    _check_value(_parse(payload, dict), 1)
+
+
+def _parse(payload: bytes, pairs_hook: object) -> object:
+    try:
+        return json.loads(
+            payload.decode(),
+            parse_int=_checked_int,
+            parse_float=_checked_float,
+            parse_constant=_refused_constant,
+            object_pairs_hook=pairs_hook,  # type: ignore[arg-type] # dict, or the counting one above
+        )
+    except InvalidMessageError:
+        raise
+    except RecursionError as error:
+        raise InvalidMessageError("malformed", f"nested deeper than {limits.NESTING_MAX}") from error
+    except ValueError as error:
+        raise InvalidMessageError("malformed", str(error)) from error
+
+
+def _check_value(value: object, depth: int) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidMessageError("text", "NUL character")
+    elif isinstance(value, dict | list):
+        if depth > limits.NESTING_MAX:
+            raise InvalidMessageError("malformed", f"nested deeper than {limits.NESTING_MAX}")
+        if isinstance(value, dict):
+            for name in value:
+                _check_value(name, depth)
+            value = list(value.values())
+        for item in value:
+            _check_value(item, depth + 1)
+
+
+def _checked_int(digits: str) -> int:
+    if len(digits) > 20 or not -limits.INT64_MAX - 1 <= (number := int(digits)) <= limits.INT64_MAX:
+        raise InvalidMessageError("range", "integer beyond 64 bits")
+    return number
+
+
+def _checked_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise InvalidMessageError("range", "number beyond a double")
+    return number
+
+
+def _refused_constant(name: str) -> NoReturn:
+    raise InvalidMessageError("malformed", f"{name} is no JSON number")

@@ -235,7 +235,7 @@ class Engine:
     def summary(self) -> dict[str, Any]:
         """For the control socket."""
         states: dict[str, int] = {}
-        for device in self.registry.devices.values():
+        for device in list(self.registry.devices.values()):  # asked from another thread
             states[device.record.state] = states.get(device.record.state, 0) + 1
         return {
             "rae": self.rae,
@@ -281,7 +281,7 @@ class Engine:
                 async for signal in signals:
                     if not self._stopping.is_set():
                         self.observe(signal)
-            except Exception:  # noqa: BLE001 - a source is hostile ground; counted, logged, begun anew
+            except Exception:  # a source is hostile ground; counted, logged, begun anew
                 metrics.source_failures.labels(source.name).inc()
                 _log.exception("%s: source %s failed, begun anew in 5 s", self.rae, source.name)
             await asyncio.sleep(5)

@@ -127,14 +127,14 @@ class Registry:
 
     def restore(self, stored: Sequence[StoredDevice], known: IdentityFile, now_s: float) -> None:
         """Begin with what the disk kept; every device is unknown until it is seen again."""
-        holders = {holder.session: holder for holder in known.holders}
+        holders: dict[str, Holder] = {holder.session: holder for holder in known.holders}
         for one in stored:
             presence = Presence(self._rules, now_s=now_s, random=self._random, state=one.record.state)
             device = Device(one.session, one.record, presence)
             device.stored, device.rev, device.epoch, device.first_seq = one.record, one.rev, one.epoch, one.first_seq
             device.ip = next((interface.ip4 for interface in one.record.interfaces if interface.ip4), None)
             self.devices[one.session] = device
-            self.identity.restore(holders.pop(one.session, None) or _holder_of(one), now_s)
+            self.identity.restore(holders.get(one.session) or _holder_of(one), now_s)
 
     def rebuild(self, known: IdentityFile, *, now_s: float, at: datetime) -> None:
         """The database is lost: the sessions that ``identity.json`` names go on, with what it knows of them."""

@@ -61,7 +61,9 @@ LanSignal = Evidence | LanDown | LanUp
 class LanSource(Protocol):
     """One way to observe the LAN. Opened and iterated on the event loop; nothing of it blocks."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For logs, metrics and the ``cause`` of changes."""
 
     def signals(self) -> AsyncIterator[LanSignal]:
         """Yield what happens, for ever; begins with what ``dump`` returns. Heals itself from trouble."""

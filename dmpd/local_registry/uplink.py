@@ -41,7 +41,7 @@ class Client(Protocol):
 
     server_receive_maximum: int
     closed: "asyncio.Future[str]"
-    close_reason_code: int | None
+    close_reason_code: int
 
     async def subscribe(self, filters: Sequence[str]) -> list[int]: ...
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int: ...

@@ -128,7 +128,7 @@ class EdgeClient:
         self.server_receive_maximum = cloud.receive_maximum
         self.session_present = False
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.close_reason_code: int | None = None
+        self.close_reason_code = 0
         self.subscribed: list[str] = []
         self.in_flight = 0
         self.in_flight_max = 0
@@ -160,9 +160,9 @@ class EdgeClient:
         self.end("disconnected", reason_code)
 
     def abort(self) -> None:
-        self.end("aborted", None)
+        self.end("aborted", 0)
 
-    def end(self, why: str, code: int | None) -> None:
+    def end(self, why: str, code: int) -> None:
         if not self.closed.done():
             self.close_reason_code = code
             self.closed.set_result(why)

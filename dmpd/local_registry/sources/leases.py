@@ -81,6 +81,7 @@ class LeaseSource:
             self._trouble.tell("is not there")
             return []
         except OSError as error:
+            self._signature = None
             metrics.troubles.labels(NAME).inc()
             self._trouble.tell(str(error))
             return []
@@ -93,10 +94,13 @@ class LeaseSource:
     def _read(self) -> bytes:
         # Not blocking: should the path be a pipe, nobody waits for its other end.
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(f"{self._path} is not a regular file")
-            return file.read(FILE_BYTES_MAX)
+                raise OSError("is not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(FILE_BYTES_MAX)
+        finally:
+            os.close(descriptor)
 
     @staticmethod
     def _sign(status: os.stat_result) -> _Signature:

@@ -1,0 +1,117 @@
+"""The process around the engines: one instance, one loop, a control socket, a watchdog, signals, exit code.
+
+``run_rae`` is a real RAE, on asyncio's own loop (pyroute2 does not work on uvloop); ``run_simulated`` is many made-up
+ones.
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from dmpd.local_registry import host
+from dmpd.local_registry.engine import Engine
+from dmpd.local_registry.machine import boot_id
+from dmpd.local_registry.settings import LanSettings, LocalRegistrySettings
+from dmpd.local_registry.simulate import TICK_S, SimulateOptions, engines
+from dmpd.local_registry.source import LanSource
+from dmpd.local_registry.store import StoreTooNewError
+from dmpd.runtime import exit_codes
+from dmpd.runtime.flock import InstanceLock
+from dmpd.runtime.health import HealthServer
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.mqtt import MqttClient
+from dmpd.runtime.watchdog import Watchdog
+
+PROGRAM: Final = "local-registry"
+CONTROL_SOCKET: Final = "control.sock"
+LOCK_FILE: Final = "lock"
+
+_log = logging.getLogger(__name__)
+
+
+def run_rae(settings: LocalRegistrySettings) -> int:
+    """Serve one RAE until told to stop; returns the exit code. Blocks."""
+    return _process(Path(settings.state_dir), lambda: [_engine(settings)], tick_s=1.0, loop_factory=None)
+
+
+def run_simulated(options: SimulateOptions) -> int:
+    """Serve many simulated RAEs until told to stop; returns the exit code. Blocks."""
+    factory = None
+    if importlib.util.find_spec("uvloop") is not None:
+        factory = importlib.import_module("uvloop").new_event_loop
+    return _process(
+        options.state_dir,
+        lambda: engines(options, connect=MqttClient.connect),
+        tick_s=TICK_S,
+        loop_factory=factory,
+    )
+
+
+def _process(
+    state_dir: Path,
+    make: Callable[[], Sequence[Engine]],
+    *,
+    tick_s: float,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> int:
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_serve(state_dir, make, tick_s=tick_s))
+
+
+async def _serve(state_dir: Path, make: Callable[[], Sequence[Engine]], *, tick_s: float) -> int:
+    lock = InstanceLock(state_dir / LOCK_FILE)
+    lifecycle = Lifecycle(PROGRAM)
+    lifecycle.install_async(asyncio.get_running_loop())
+    made = make()
+    health = HealthServer(f"unix:{state_dir / CONTROL_SOCKET}", lifecycle, lambda: host.status(made))
+    watchdog = Watchdog()
+    health.start()
+    watchdog.start()
+    try:
+        await host.serve(made, lifecycle=lifecycle, watchdog=watchdog, tick_s=tick_s)
+    except StoreTooNewError as error:
+        _log.error("%s", error)
+        return exit_codes.CONFIG
+    finally:
+        lifecycle.set_state("stopped")
+        watchdog.stop()
+        health.stop()
+        lock.release()
+    return exit_codes.OK
+
+
+def _engine(settings: LocalRegistrySettings) -> Engine:
+    return Engine(
+        settings,
+        _sources(settings.lan),
+        connect=MqttClient.connect,
+        executor=ThreadPoolExecutor(1, thread_name_prefix="disk"),
+        random=Random(os.urandom(16)).random,  # noqa: S311 - jitter
+        new_session=lambda: str(uuid.uuid4()),
+        boot_id=boot_id(),
+        slots=asyncio.Semaphore(1),
+    )
+
+
+def _sources(lan: LanSettings) -> list[LanSource]:
+    sources: list[LanSource] = []
+    if lan.lease_file is not None:
+        from dmpd.local_registry.sources.leases import LeaseSource  # noqa: PLC0415 - a simulation needs none of it
+
+        sources.append(LeaseSource(Path(lan.lease_file)))
+    if lan.interface is not None:
+        from dmpd.local_registry.sources.neighbours import NeighbourSource  # noqa: PLC0415 - pulls in pyroute2
+
+        sources.append(NeighbourSource(lan.interface))
+    if not sources:
+        _log.warning("no LAN source is configured (lan.interface, lan.lease_file): no device will be found")
+    return sources

@@ -31,6 +31,8 @@ from dmpd.runtime import health
 DATABASE: Final = "dmpd"
 _POLL_S: Final = 0.05
 _READY_TIMEOUT_S: Final = 60.0
+_CRASHING_S: Final = 8.0
+"""A part that did not even run for this long crashes at each start: waiting longer shows nothing new."""
 _MIGRATE_TIMEOUT_S: Final = 60
 _DOWN_TIMEOUT_S: Final = 120.0
 
@@ -137,11 +139,15 @@ class Lab:
             LabInterruptedError: Somebody asked the lab to end.
         """
         deadline_s = time.monotonic() + timeout_s
+        ran_s = time.monotonic()
         while not is_ready():
             if self._stop_requested():
                 raise LabInterruptedError
             state = next((part.state for part in self.supervisor.states() if part.name == program), "UNKNOWN")
-            if state in ("FATAL", "EXITED") or time.monotonic() > deadline_s:
+            if state == "RUNNING":
+                ran_s = time.monotonic()
+            given_up = state in ("FATAL", "EXITED") or time.monotonic() > ran_s + _CRASHING_S
+            if given_up or time.monotonic() > deadline_s:
                 raise ServerError(f"{program} is {state} and not ready\n{log_tail(self.folder.log / f'{program}.log')}")
             time.sleep(_POLL_S)
 

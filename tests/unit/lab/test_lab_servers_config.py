@@ -44,7 +44,7 @@ def test_the_broker_listens_on_each_address_with_all_its_rules(tmp_path, monkeyp
     authority = CertificateAuthority(tmp_path / "tls")
     Mosquitto(tmp_path / "mq", port=18883, authority=authority, more_addresses=["10.1.2.3"]).prepare()
     text = (tmp_path / "mq" / "mosquitto.conf").read_text()
-    assert "@" not in text
+    assert not any("@" in line for line in text.splitlines() if not line.startswith("#"))
     for address in ("127.0.0.1", "10.1.2.3"):
         block = text[text.index(f"listener 18883 {address}\n") :].split("listener", 2)[1]
         for rule in ("require_certificate true", "use_identity_as_username true", "use_username_as_clientid true"):

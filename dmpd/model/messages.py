@@ -123,7 +123,8 @@ class Response(Addressed, frozen=True, kw_only=True, omit_defaults=True, tag="re
     epoch: Epoch
     id: Code
     outcome: Outcome
-    result: Raw | None = None
+    result: Raw = Raw(b"null")
+    """Any JSON. (msgspec takes a raw value only where nothing else is allowed, so its absence is the text ``null``.)"""
     error: Text | None = None
     seq: Positive64 | None = None
 

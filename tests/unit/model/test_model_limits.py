@@ -1,0 +1,129 @@
+"""Every limit: at the bound it passes, one over it is refused, on the edge as in the cloud."""
+
+import pytest
+from msgspec import Raw
+
+from dmpd.model import limits
+from dmpd.model.codec import InvalidMessageError, decode, encode
+from dmpd.model.messages import Durable, Event, Roster
+from dmpd.model.record import DeviceRecord, Interface, RecordPatch
+from dmpd.model.topics import parse_topic
+from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
+
+MAC = "02:00:00:00:00:01"
+
+
+def with_attributes(attributes):
+    return change(1, patch=RecordPatch(attributes=attributes))
+
+
+def with_interfaces(interfaces):
+    return change(1, patch=RecordPatch(interfaces=tuple(interfaces)))
+
+
+def addresses(count):
+    ip6 = tuple(f"2001:db8::{number:x}" for number in range(count - 1))
+    return with_interfaces([Interface(mac=MAC, ip4="192.168.0.1", ip6=ip6)])
+
+
+def roster(count):
+    sessions = tuple(session_id(number) for number in range(count))
+    return Roster(
+        v=1,
+        rae=RAE,
+        session="rae",
+        at=AT,
+        epoch=EPOCH,
+        first=session_id(0),
+        last=session_id(10_000),
+        sessions=sessions,
+        seq_high=1,
+    )
+
+
+def durable(count):
+    stored = tuple((number, number) for number in range(1, count + 1))
+    return Durable(v=1, rae=RAE, session="rae", at=AT, epoch=EPOCH, stored=stored)
+
+
+def nested(depth):
+    """An attribute so deep that the message has ``depth`` levels: the message, ``set`` and ``attributes`` are three."""
+    return with_attributes({"a": Raw(b"[" * (depth - 3) + b"]" * (depth - 3))})
+
+
+def text(length):
+    return change(1, patch=RecordPatch(name="ä" * length))
+
+
+CASES = {
+    "attributes": (limits.ATTRIBUTES_MAX, lambda n: with_attributes({f"a{i}": Raw(b"1") for i in range(n)})),
+    "unset attributes": (limits.ATTRIBUTES_MAX, lambda n: change(1, unset=tuple(f"a{i}" for i in range(n)))),
+    "attribute name": (limits.ATTRIBUTE_KEY_BYTES_MAX, lambda n: with_attributes({"k" * n: Raw(b"1")})),
+    "attribute name in UTF-8": (
+        limits.ATTRIBUTE_KEY_BYTES_MAX,
+        lambda n: with_attributes({"ä" * (limits.ATTRIBUTE_KEY_BYTES_MAX // 2 - 1) + "k" * (n - 126): Raw(b"1")}),
+    ),
+    "unset attribute name": (limits.ATTRIBUTE_KEY_BYTES_MAX, lambda n: change(1, unset=("k" * n,))),
+    "attribute value": (
+        limits.ATTRIBUTE_VALUE_BYTES_MAX,
+        lambda n: with_attributes({"k": Raw(b'"' + b"x" * (n - 2) + b'"')}),
+    ),
+    "attribute value of a checkpoint": (
+        limits.ATTRIBUTE_VALUE_BYTES_MAX,
+        lambda n: checkpoint(1, DeviceRecord(attributes={"k": Raw(b'"' + b"x" * (n - 2) + b'"')})),
+    ),
+    "interfaces": (limits.INTERFACES_MAX, lambda n: with_interfaces([Interface(mac=MAC)] * n)),
+    "addresses": (limits.ADDRESSES_MAX, addresses),
+    "text": (limits.TEXT_LENGTH_MAX, text),
+    "code": (limits.CODE_LENGTH_MAX, lambda n: change(1, cause="c" * n)),
+    "rev": (limits.INT64_MAX, change),
+    "seq": (limits.INT64_MAX, lambda n: change(1, seq=n)),
+    "epoch": (limits.EPOCH_MAX, lambda n: change(1, epoch=n)),
+    "roster": (limits.ROSTER_SESSIONS_MAX, roster),
+    "ranges of durable": (limits.DURABLE_RANGES_MAX, durable),
+    "nesting": (limits.NESTING_MAX, nested),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_at_the_bound(name):
+    bound, message_of = CASES[name]
+    message = message_of(bound)
+    kind = "ack" if isinstance(message, Durable) else "info"
+    topic = parse_topic(f"dmp/v1/{RAE}/{message.session}/{kind}")
+    assert decode(encode(message), topic) == message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_over_the_bound(name):
+    bound, message_of = CASES[name]
+    with pytest.raises(InvalidMessageError) as refusal:
+        encode(message_of(bound + 1))
+    assert refusal.value.reason in {"too_large", "malformed", "range"}
+
+
+def payload_of(size):
+    payload = encode(Event(v=1, rae=RAE, session=SESSION, at=AT, epoch=EPOCH, code="c"))
+    return payload[:-1] + b" " * (size - len(payload)) + b"}"
+
+
+def test_payload_at_the_bound_and_one_over():
+    topic = parse_topic(f"dmp/v1/{RAE}/{SESSION}/info")
+    decode(payload_of(limits.PAYLOAD_BYTES_MAX), topic)
+    with pytest.raises(InvalidMessageError, match="too_large"):
+        decode(payload_of(limits.PAYLOAD_BYTES_MAX + 1), topic)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        change(1, patch=RecordPatch(name="\0")),
+        change(1, patch=RecordPatch(name="\ud800")),
+        change(1, patch=RecordPatch(attributes={"a": Raw(b"1")}), unset=("a",)),
+        closed(1, session="rae"),
+    ],
+    ids=["nul", "surrogate", "set and unset", "of the RAE itself"],
+)
+def test_edge_is_refused_what_the_cloud_would_refuse(message):
+    with pytest.raises(InvalidMessageError):
+        encode(message)

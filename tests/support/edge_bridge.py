@@ -1,0 +1,64 @@
+"""A bridge without Kafka, on a real broker: takes every ``info``, answers ``durable``, remembers what it took."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from dmpd.model.codec import decode, encode
+from dmpd.model.messages import Durable, Message, Status
+from dmpd.model.topics import ack_topic, parse_topic
+from dmpd.runtime.mqtt import Message as MqttMessage
+from dmpd.runtime.mqtt import MqttClient
+from dmpd.runtime.settings import MqttSettings
+
+
+class EdgeBridge:
+    """Connect, use, ``close``. ``reports`` False = it stores and says nothing."""
+
+    def __init__(self) -> None:
+        self.taken: list[Message] = []
+        self.retained: list[Status] = []
+        self.reports = True
+        self._client: MqttClient | None = None
+        self._unreported: dict[tuple[str, int], list[int]] = {}
+
+    async def open(self, settings: MqttSettings) -> None:
+        self._client = await MqttClient.connect(
+            settings,
+            client_id="svc-bridge",
+            clean_start=False,
+            session_expiry_s=3600,
+            will=None,
+            on_message=self._on_message,
+            on_puback=lambda mid, code: None,
+            receive_maximum=1000,
+        )
+        await self._client.subscribe(["dmp/v1/+/+/info"], retain_handling=0)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.disconnect()
+
+    def _on_message(self, message: MqttMessage) -> None:
+        assert self._client is not None
+        decoded = decode(message.payload, parse_topic(message.topic))
+        if message.retain:
+            assert isinstance(decoded, Status)
+            self.retained.append(decoded)
+        else:
+            self.taken.append(decoded)
+        self._client.ack(message)
+        seq = getattr(decoded, "seq", None)
+        if seq is not None and self.reports:
+            key = (decoded.rae, decoded.epoch)  # type: ignore[union-attr]
+            if not self._unreported:
+                asyncio.get_running_loop().call_later(0.02, self._report)
+            self._unreported.setdefault(key, []).append(seq)
+
+    def _report(self) -> None:
+        assert self._client is not None
+        for (rae, epoch), seqs in self._unreported.items():
+            stored = tuple((seq, seq) for seq in sorted(set(seqs)))
+            durable = Durable(v=1, rae=rae, session="rae", at=datetime.now(UTC), epoch=epoch, stored=stored)
+            if not self._client.closed.done():
+                self._client.publish(ack_topic(rae), encode(durable), qos=0)
+        self._unreported.clear()

@@ -98,6 +98,7 @@ class NeighbourTable:
         signals: list[LanSignal] = []
         if first:
             self._links.replace(links)
+            signals += self._turn_lan()
         for index in self._links.missing_from(links):
             signals += self._link(LinkGone(index), now_s)
         for link in links:
@@ -154,25 +155,27 @@ class NeighbourTable:
         return [other for other, state in station.addresses.items() if other != ip and state != "failed"]
 
     def _link(self, event: LinkState | LinkGone, now_s: float) -> list[LanSignal]:
-        lan_before, was_up = self._links.lan, self._lan_up
+        lan_before = self._links.lan
         lost = self._links.apply(event)
-        self._lan_up = self._links.is_up()
         signals: list[LanSignal] = []
-        if lost and was_up:
+        if lost and self._lan_up:
             signals += self._port_lost(event.index, now_s)
         if lan_before is not None and self._links.lan != lan_before:
             self._stations.clear()
             self._owners.clear()
-        if self._lan_up and was_up is False:
-            signals.append(LanUp(NAME))
-        elif not self._lan_up and was_up is not False:
-            self._end_doubts()
-            signals.append(LanDown(NAME))
-        return signals
+        return signals + self._turn_lan()
+
+    def _turn_lan(self) -> list[LanSignal]:
+        """See whether the LAN is up, and tell if that is news. Up at the very start is none."""
+        was_up, self._lan_up = self._lan_up, self._links.is_up()
+        if self._lan_up == was_up or (self._lan_up and was_up is None):
+            return []
+        self._end_doubts()
+        return [LanUp(NAME) if self._lan_up else LanDown(NAME)]
 
     def _port_lost(self, port: int, now_s: float) -> list[LanSignal]:
         behind = [(mac, one) for mac, one in self._stations.items() if one.port == port and not one.unplugged]
-        if not self._lan_up and len(behind) > 1:
+        if not self._links.is_up() and len(behind) > 1:
             return []
         signals: list[LanSignal] = []
         for mac, station in behind:

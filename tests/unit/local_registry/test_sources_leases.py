@@ -1,0 +1,151 @@
+"""Leases over time: what a change of the file says, and how the file is watched."""
+
+import asyncio
+import os
+from contextlib import aclosing
+
+import pytest
+
+from dmpd.local_registry.sources.lease_book import LeaseBook, Reading
+from dmpd.local_registry.sources.lease_file import Lease
+from dmpd.local_registry.sources.leases import LeaseSource
+
+NOW_S, WALL_S = 50.0, 1_000_000.0
+
+
+def lease(n: int, *, expiry: int = 1_000_300, ip: str | None = None) -> Lease:
+    return Lease(expiry=expiry, mac=f"02:00:00:77:00:0{n}", ip=ip or f"10.77.1.{n}", hostname=f"dut-{n}")
+
+
+def reading(*leases: Lease, file_id: int = 1) -> Reading:
+    return Reading(file_id=file_id, leases={one.ip: one for one in leases})
+
+
+@pytest.fixture
+def book() -> LeaseBook:
+    book = LeaseBook()
+    book.update(reading(lease(1), lease(2)), now_s=NOW_S, wall_s=WALL_S)
+    return book
+
+
+def said(book: LeaseBook, *leases: Lease, file_id: int = 1, wall_s: float = WALL_S):
+    found = book.update(reading(*leases, file_id=file_id), now_s=NOW_S, wall_s=wall_s)
+    return [(one.ip, one.reach, one.gone) for one in found]
+
+
+def test_what_the_file_holds_at_the_start_says_nothing_of_who_is_alive():
+    found = LeaseBook().update(reading(lease(1)), now_s=NOW_S, wall_s=WALL_S)
+    assert [(one.mac, one.hostname, one.reach) for one in found] == [("02:00:00:77:00:01", "dut-1", None)]
+
+
+def test_a_new_or_renewed_lease_is_a_sign_of_life_and_an_old_one_is_not(book):
+    assert said(book, lease(1, expiry=1_000_600), lease(2), lease(3)) == [
+        ("10.77.1.1", "up", False),
+        ("10.77.1.3", "up", False),
+    ]
+    assert said(book, lease(1, expiry=1_000_600), lease(2), lease(3)) == []
+
+
+def test_a_lease_that_ends_before_its_time_was_given_back(book):
+    assert said(book, lease(1)) == [("10.77.1.2", "down", True)]
+
+
+def test_a_lease_that_ran_out_says_nothing_for_sure(book):
+    assert said(book, lease(1), wall_s=1_000_300.0) == [("10.77.1.2", "unsure", False)]
+
+
+def test_a_device_with_another_address_did_not_leave(book):
+    assert said(book, lease(1), lease(2, ip="10.77.1.99")) == [("10.77.1.99", "up", False)]
+
+
+def test_an_emptied_or_replaced_file_takes_nobody_away(book):
+    assert said(book, lease(1), file_id=2) == [("10.77.1.2", "unsure", False)]
+    assert said(book, file_id=2) == [("10.77.1.1", "unsure", False)]
+
+
+LINE = "{expiry} 02:00:00:77:00:0{n} 10.77.1.{n} dut-{n} *\n"
+
+
+async def collect(source: LeaseSource, steps):
+    """Run ``steps`` one by one; after each, return what was said until the source has looked three times."""
+    found: list[list] = []
+    look, looks = source._look, 0
+
+    def counted():
+        nonlocal looks
+        looks += 1
+        return look()
+
+    source._look = counted
+
+    async def consume():
+        async with aclosing(source.signals()) as signals:
+            async for signal in signals:
+                found[-1].append(signal)
+
+    task = None
+    for step in steps:
+        found.append([])
+        step()
+        task = task or asyncio.create_task(consume())
+        enough = looks + 3
+        async with asyncio.timeout(5):
+            while looks < enough:  # noqa: ASYNC110 - counts looks, which tell nobody
+                await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    return [[(one.ip, one.reach, one.gone) for one in said] for said in found]
+
+
+def test_the_file_may_be_absent_come_change_and_be_replaced(tmp_path):
+    path = tmp_path / "leases"
+    source = LeaseSource(path, poll_interval_s=0.002, wall_s=lambda: 0.0)
+    first = LINE.format(expiry=100, n=1)
+
+    def replace():
+        other = tmp_path / "other"
+        other.write_text(first + LINE.format(expiry=100, n=2))
+        other.replace(path)
+
+    found = asyncio.run(
+        collect(
+            source,
+            [
+                lambda: None,
+                lambda: path.write_text(first),
+                lambda: path.write_text(LINE.format(expiry=200, n=1)),
+                replace,
+                path.unlink,
+                lambda: path.write_text(first + LINE.format(expiry=100, n=2)),
+            ],
+        )
+    )
+    up1, up2 = ("10.77.1.1", "up", False), ("10.77.1.2", "up", False)
+    assert found == [[], [("10.77.1.1", None, False)], [up1], [up1, up2], [], []]
+
+
+def test_a_change_with_the_same_time_and_size_is_not_missed(tmp_path):
+    """Two writes within one tick of the kernel's clock leave one modification time: so every change is read twice."""
+    path = tmp_path / "leases"
+    path.write_text(LINE.format(expiry=100, n=1))
+    status = path.stat()
+    source = LeaseSource(path)
+    assert [one.reach for one in source._look()] == [None]
+    path.write_text(LINE.format(expiry=200, n=1))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [one.reach for one in source._look()] == ["up"]
+    assert source._look() == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_a_trouble_and_no_exception(tmp_path, caplog, kind):
+    path = tmp_path / "leases"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    source = LeaseSource(path)
+    assert source._look() == []
+    assert source._look() == []
+    assert len(caplog.records) == 1, "said once, not ten times a second"
+    path.rmdir() if kind == "folder" else path.unlink()
+    path.write_text(LINE.format(expiry=100, n=1))
+    assert len(source._look()) == 1

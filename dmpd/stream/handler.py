@@ -1,7 +1,22 @@
 """What a user of the stream writes: a handler, and what it may say while handling.
 
 A handler lives in one worker process and sees one partition, in order. It is made there, once per worker life, by a
-factory named as ``"package.module:function"`` so that the fork server can import it before any worker starts.
+factory named as ``"package.module:function"`` so that the fork server can import it before any worker starts. A whole
+handler, started by ``stream.run.run(kafka, settings, handler="my.module:make", lifecycle=lifecycle)``::
+
+    class Print:
+        def handle(self, records, output):
+            for record in records:
+                if record.value is None:
+                    output.invalid(record, "empty value")
+                else:
+                    print(record.offset, record.value)
+
+        def close(self):
+            print("bye")
+
+    def make(partition, argument):
+        return Print()
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +40,11 @@ class Output(Protocol):
         """Give ``record`` up: it goes to the dead-letter topic with ``reason`` and is then counted as handled."""
 
     def emit(self, topic: str, key: bytes, value: bytes) -> None:
-        """Produce a record; the offsets of this batch are committed only after it is delivered."""
+        """Produce a record; the offsets of this batch are committed only after it is delivered.
+
+        Raises:
+            ValueError: Key and value together are larger than ``channel.EMIT_BYTES_MAX``.
+        """
 
     def waiting_sink(self) -> None:
         """Say that the sink does not answer and that this handler keeps trying. Repeat at each attempt."""
@@ -46,5 +65,5 @@ class Handler(Protocol):
         """Let go of connections. Called when the worker is told to end; not called when it is killed."""
 
 
-HandlerFactory = Callable[[int], Handler]
-"""Called in the worker with its partition number."""
+HandlerFactory = Callable[[int, bytes], Handler]
+"""Called in the worker with its partition number and the argument given to ``run`` (the handler's settings)."""

@@ -1,0 +1,156 @@
+"""The channel between parent and worker: one SOCK_SEQPACKET pair per worker life, whose end is that life's end.
+
+Down: where the ring is published to. Up: the worker's state, verdicts, records to produce, where it has released to.
+Messages keep their borders and their order; the kernel orders the ring's memory with them. Positions are the ring's.
+"""
+
+import socket
+import struct
+from typing import Final, Literal
+
+import msgspec
+
+from dmpd.stream.frames import Position
+
+_PUBLISHED: Final = struct.Struct("<Q")
+EMIT_BYTES_MAX: Final = 128 * 1024
+"""Largest key plus value of one emitted record: it must fit a socket's buffer."""
+_DETAIL_CHARS_MAX: Final = 2000
+_MESSAGE_BYTES_MAX: Final = EMIT_BYTES_MAX + 16 * 1024
+
+State = Literal["ready", "waiting_sink", "failed"]
+
+
+class StateChanged(msgspec.Struct, array_like=True, tag="s"):
+    """``ready``: the handler is made. ``waiting_sink``: the sink does not answer. ``failed``: the worker leaves."""
+
+    state: State
+    detail: str = ""
+
+
+class Invalid(msgspec.Struct, array_like=True, tag="i"):
+    """The record there goes to the dead-letter topic. Precedes the release that covers it."""
+
+    frame: int
+    nth: int
+    reason: str
+    detail: str
+
+
+class Emit(msgspec.Struct, array_like=True, tag="e"):
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class ReleasedTo(msgspec.Struct, array_like=True, tag="r"):
+    """Everything before this position is durable or was judged."""
+
+    frame: int
+    nth: int
+
+
+class ChannelClosedError(Exception):
+    """The other side closed its end, or died, and everything it sent was read."""
+
+
+Upward = StateChanged | Invalid | Emit | ReleasedTo
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(Upward)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The parent's end (never blocks) and the worker's end (blocks)."""
+    parent, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent.setblocking(False)
+    for end in (parent, worker):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * EMIT_BYTES_MAX)
+    return parent, worker
+
+
+class ParentEnd:
+    """The parent's side. No call blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def publish(self, position: int) -> bool:
+        """Tell the worker where the ring is published to. False = its queue is full: say it again later."""
+        try:
+            self._socket.send(_PUBLISHED.pack(position))
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            return True  # its death shows elsewhere, and the next life is told anew
+        return True
+
+    def receive(self) -> Upward | None:
+        """The next message; None = there is none now.
+
+        Raises:
+            ChannelClosedError: The worker's end is closed and everything it sent was read.
+            msgspec.DecodeError: It sent what is no message.
+        """
+        try:
+            data = self._socket.recv(_MESSAGE_BYTES_MAX)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError as error:
+            raise ChannelClosedError from error
+        if not data:
+            raise ChannelClosedError
+        message: Upward = _DECODER.decode(data)
+        return message
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class WorkerEnd:
+    """The worker's side."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def published(self, known: int, *, wait: bool) -> int:
+        """The newest end of what is published, at least ``known``; ``wait`` blocks until it is more than that.
+
+        Raises:
+            ChannelClosedError: The parent let go: end.
+        """
+        newest = known
+        while True:
+            flags = 0 if wait and newest == known else socket.MSG_DONTWAIT
+            try:
+                data = self._socket.recv(_PUBLISHED.size, flags)
+            except BlockingIOError:
+                return newest
+            except ConnectionResetError as error:
+                raise ChannelClosedError from error
+            if not data:
+                raise ChannelClosedError
+            newest = max(newest, _PUBLISHED.unpack(data)[0])
+
+    def send(self, message: Upward) -> None:
+        """Blocks while the parent does not read. Raises ``ChannelClosedError`` when it is gone."""
+        try:
+            self._socket.send(_ENCODER.encode(message))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ChannelClosedError from error
+
+    def state(self, state: State, detail: str = "") -> None:
+        self.send(StateChanged(state, detail[:_DETAIL_CHARS_MAX]))
+
+    def invalid(self, position: Position, reason: str, detail: str) -> None:
+        self.send(Invalid(position.frame, position.nth, reason[:_DETAIL_CHARS_MAX], detail[:_DETAIL_CHARS_MAX]))
+
+    def emit(self, topic: str, key: bytes, value: bytes) -> None:
+        if len(key) + len(value) > EMIT_BYTES_MAX:
+            raise ValueError(f"emit of {len(key) + len(value)} bytes, at most {EMIT_BYTES_MAX}")
+        self.send(Emit(topic, key, value))
+
+    def released_to(self, position: Position) -> None:
+        self.send(ReleasedTo(position.frame, position.nth))

@@ -1,0 +1,220 @@
+"""Kafka's consumer as the parent uses it: explicit start offsets, callbacks that are ours, no call without a bound.
+
+One thread makes all calls; callbacks run inside ``poll``, ``consume`` and ``close``. Cooperative-sticky only.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from dmpd.runtime import kafka as runtime_kafka
+from dmpd.runtime.settings import KafkaSettings
+from dmpd.stream import metrics
+from dmpd.stream.frames import Frame
+from dmpd.stream.settings import StreamSettings
+
+_log = logging.getLogger(__name__)
+_COMMITTED_TIMEOUT_S: Final = 10.0
+_COMMITTED_ATTEMPTS: Final = 3
+_WAKE_TIMEOUT_S: Final = 0.1
+
+
+class AssignmentListener(Protocol):
+    """What the owner of a consumer is told, inside its calls of ``poll``, ``consume`` or ``close``."""
+
+    def on_assigned(self, next_offsets: Mapping[int, int | None]) -> None:
+        """New partitions and what is committed for each (None = nothing: it begins at the beginning)."""
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """They go when this returns; commits for them are still taken. All partitions stand still meanwhile."""
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """They are gone; another instance may own them already."""
+
+    def on_committed(self, offsets: Mapping[int, int], error: str | None) -> None:
+        """A commit of ``commit`` was answered: ``offsets`` were taken, and if not all, why."""
+
+
+class StreamConsumer:
+    """Owns the client. Blocks at most as long as a call says."""
+
+    def __init__(self, kafka: KafkaSettings, settings: StreamSettings, listener: AssignmentListener) -> None:
+        self._topic: Final = settings.topic
+        self._listener: Final = listener
+        self._error_log: Final = runtime_kafka.ErrorLog("dmpd-stream")
+        session_ms = int(settings.session_timeout_s * 1000)
+        tuning: dict[str, Any] = {
+            "queued.min.messages": 5000,
+            "queued.max.messages.kbytes": settings.prefetch_bytes_max // 1024,
+            "fetch.queue.backoff.ms": 10,  # its default of 1000 costs most of the throughput
+            "fetch.wait.max.ms": 50,  # bounds how late a resume takes effect while others flow
+            "session.timeout.ms": session_ms,
+            "heartbeat.interval.ms": min(1000, session_ms // 4),
+        }
+        safety: dict[str, Any] = {
+            "group.id": settings.group,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "error_cb": self._on_error,
+            "on_commit": self._on_commit,
+        }
+        self._client = Consumer(tuning | runtime_kafka.client_config(kafka, "dmpd-stream") | safety)
+
+    def subscribe(self) -> None:
+        """Join the group; assignments come inside later calls of ``poll``."""
+        self._client.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, timeout_s: float) -> Message | None:
+        """Wait for one message (or error), serve callbacks. ``consume`` with a timeout would wait for all it asks."""
+        return self._client.poll(timeout_s)
+
+    def consume(self, records_max: int) -> list[Message]:
+        """What else is there; does not wait."""
+        return self._client.consume(records_max, 0)
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        if partitions:
+            self._client.pause(self._list(partitions))
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        if partitions:
+            self._client.resume(self._list(partitions))
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._client.seek(TopicPartition(self._topic, partition, offset))
+
+    def seek_to_beginning(self, partition: int) -> None:
+        self._client.seek(TopicPartition(self._topic, partition, OFFSET_BEGINNING))
+
+    def wake(self, partitions: Sequence[int]) -> None:
+        """Wake the client's broker threads, which sleep up to 1 s when all their partitions were paused."""
+        for partition in partitions:
+            try:
+                self._client.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=_WAKE_TIMEOUT_S, cached=False
+                )
+            except KafkaException as error:  # it only costs latency
+                metrics.CLIENT_ERRORS.labels(_name(error)).inc()
+                return
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Send a commit; answered by ``on_committed``. Does not block."""
+        try:
+            self._client.commit(offsets=self._list(offsets, offsets), asynchronous=True)
+        except KafkaException as error:
+            self._listener.on_committed({}, str(error.args[0]))
+
+    def commit_bounded(self, offsets: Mapping[int, int], timeout_s: float) -> str | None:
+        """Commit and wait for the answer, at most ``timeout_s``. Returns why not, or None.
+
+        In a thread of its own: a synchronous commit has no timeout and blocks as long as the broker is away.
+        """
+        outcome: list[str | None] = []
+
+        def commit() -> None:
+            try:
+                answer = self._client.commit(offsets=self._list(offsets, offsets), asynchronous=False)
+                errors = [str(p.error) for p in answer or () if p.error]
+                outcome.append(errors[0] if errors else None)
+            except KafkaException as error:
+                outcome.append(str(error.args[0]))
+
+        _run_bounded(commit, "commit", timeout_s)
+        return outcome[0] if outcome else f"no answer within {timeout_s:g} s"
+
+    def close_bounded(self, timeout_s: float) -> bool:
+        """Leave the group. False = it did not end in time (with a frozen broker it never does)."""
+        return _run_bounded(self._client.close, "close", timeout_s)
+
+    def _on_assign(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [p.partition for p in partitions]
+        next_offsets = self._committed(numbers)
+        starts = [
+            TopicPartition(self._topic, number, OFFSET_BEGINNING if offset is None else offset)
+            for number, offset in next_offsets.items()
+        ]
+        client.incremental_assign(starts)
+        self.resume(numbers)  # the pause flag of an earlier assignment outlives its revocation
+        metrics.REBALANCES.labels("assigned").inc(len(numbers))
+        self._listener.on_assigned(next_offsets)
+
+    def _on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        metrics.REBALANCES.labels("revoked").inc(len(partitions))
+        self._listener.on_revoked([p.partition for p in partitions])
+
+    def _on_lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        metrics.REBALANCES.labels("lost").inc(len(partitions))
+        self._listener.on_lost([p.partition for p in partitions])
+
+    def _committed(self, numbers: Sequence[int]) -> dict[int, int | None]:
+        """Ask for committed offsets; blocks up to 30 s. Raises KafkaException: we cannot know where to start."""
+        if not numbers:
+            return {}
+        for attempt in range(1, _COMMITTED_ATTEMPTS + 1):
+            try:
+                answer = self._client.committed(self._list(numbers), timeout=_COMMITTED_TIMEOUT_S)
+                _raise_error(answer)
+            except KafkaException as error:
+                _log.warning("committed offsets not known (attempt %d): %s", attempt, error)
+                metrics.CLIENT_ERRORS.labels(_name(error)).inc()
+                if attempt == _COMMITTED_ATTEMPTS:
+                    raise
+            else:
+                return {p.partition: p.offset if p.offset >= 0 else None for p in answer}
+        raise AssertionError
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        taken = {p.partition: p.offset for p in partitions if not p.error} if error is None else {}
+        errors = [str(p.error) for p in partitions if p.error]
+        reason = str(error) if error is not None else errors[0] if errors else None
+        self._listener.on_committed(taken, reason)
+
+    def _on_error(self, error: KafkaError) -> None:
+        metrics.CLIENT_ERRORS.labels(error.name()).inc()
+        self._error_log(error)
+
+    def _list(
+        self, partitions: Sequence[int] | Mapping[int, int], offsets: Mapping[int, int] | None = None
+    ) -> list[TopicPartition]:
+        if offsets is None:
+            return [TopicPartition(self._topic, p) for p in partitions]
+        return [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
+
+
+def frame_of(messages: Sequence[Message]) -> Frame:
+    """The columns of messages of one partition, oldest first; none of them is an error."""
+    # The client's types allow more than it gives for a message that is no error.
+    headers: list[Any] = [m.headers() for m in messages]
+    offsets: list[Any] = [m.offset() for m in messages]
+    return Frame(
+        offsets,
+        [m.timestamp()[1] for m in messages],
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+        headers if any(headers) else None,
+    )
+
+
+def _raise_error(partitions: Sequence[TopicPartition]) -> None:
+    for partition in partitions:
+        if partition.error:
+            raise KafkaException(partition.error)
+
+
+def _run_bounded(action: Callable[[], object], name: str, timeout_s: float) -> bool:
+    thread = threading.Thread(target=action, name=f"kafka-{name}", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return not thread.is_alive()
+
+
+def _name(error: KafkaException) -> str:
+    first = error.args[0] if error.args else None
+    return first.name() if isinstance(first, KafkaError) else "unknown"

@@ -1,0 +1,58 @@
+"""How a record that was given up looks in the dead-letter topic: pure.
+
+Key, value and headers as they were, so that it can be replayed, and why, by whom, when and where it stood as headers.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dmpd.stream.handler import Record
+
+PREFIX = "dmpd-"
+
+
+class OutgoingRecord(NamedTuple):
+    """A record to produce."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class Verdict(NamedTuple):
+    """Why a record was given up. ``by`` = who said so: ``handler``, or ``stream`` for one over the size limit."""
+
+    reason: str
+    detail: str
+    by: str
+
+
+class Origin(NamedTuple):
+    topic: str
+    partition: int
+
+
+def dead_letter(
+    record: Record, verdict: Verdict, origin: Origin, *, topic: str, at: datetime, truncated: bool = False
+) -> OutgoingRecord:
+    """The dead letter of ``record``. ``truncated``: without its value, because Kafka refused it with it.
+
+    Headers of an earlier life as a dead letter (it was replayed and failed again) give way to the new ones. A header,
+    key or value that is null becomes empty: dead-letter topics are not compacted, so an empty one deletes nothing.
+    """
+    headers = [(name, content or b"") for name, content in record.headers if not name.startswith(PREFIX)]
+    facts = {
+        "reason": verdict.reason,
+        "detail": verdict.detail,
+        "topic": origin.topic,
+        "partition": str(origin.partition),
+        "offset": str(record.offset),
+        "at": at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "by": verdict.by,
+    }
+    if truncated:
+        facts["truncated"] = str(len(record.value or b""))
+    headers += [(PREFIX + name, text.encode(errors="replace")) for name, text in facts.items()]
+    return OutgoingRecord(topic, record.key or b"", b"" if truncated else record.value or b"", headers)

@@ -1,0 +1,241 @@
+"""The process that forks workers: fresh by exec, so no Kafka client ever existed in it (a fork beside one is unsafe).
+
+It imports the handler's module once and forks a worker per request in milliseconds. Parent side: ``ForkServer``; the
+other side: ``main``, run as ``python -m dmpd.stream.fork_server``. Single-threaded. It ignores TERM, INT and HUP (a
+supervisor signals the whole group) and dies with the parent, its workers die with it (PR_SET_PDEATHSIG).
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from typing import Any, Final
+
+import msgspec
+
+from dmpd.runtime import log
+from dmpd.runtime.process import die_with_parent
+from dmpd.runtime.settings import LogSettings
+from dmpd.stream.frames import Position
+
+_MESSAGE_BYTES_MAX: Final = 128 * 1024
+_REAP_EVERY_S: Final = 1.0
+_START_TIMEOUT_S: Final = 30.0
+_FORK_TIMEOUT_S: Final = 5.0
+_IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Hello(msgspec.Struct, array_like=True):
+    """First message down: what workers will run. Answered by ``Answer`` once it is imported."""
+
+    handler: str
+    argument: bytes
+    import_path: list[str]
+    log: LogSettings
+    program: str
+
+
+class Fork(msgspec.Struct, array_like=True):
+    """Fork a worker; comes with two descriptors, its ring's memory and its end of the channel."""
+
+    partition: int
+    frame: int
+    nth: int
+    batch_records_max: int
+    batch_bytes_max: int
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """``pid`` of the new worker (with its pidfd), 0 if that was ``Hello``; or the ``error``."""
+
+    pid: int
+    error: str = ""
+
+
+class ForkServerError(Exception):
+    """The fork server ended, does not answer, or could not do it; the text says which."""
+
+
+class HandlerImportError(ForkServerError):
+    """The handler cannot be imported. Permanent: it is a mistake of the program, not of the moment."""
+
+
+class ForkServer:
+    """The parent's side. Call it from the main thread: when the thread that started it ends, the kernel kills it."""
+
+    def __init__(self, hello: Hello) -> None:
+        self._hello = hello
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it has imported the handler. Blocks up to 30 s.
+
+        Raises:
+            HandlerImportError: The handler's module or function cannot be had.
+            ForkServerError: The process does not come up.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "dmpd.stream.fork_server", str(theirs.fileno()), str(os.getpid())]
+        # Blocked until it ignores them itself: a group's TERM must not end it in between.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
+        self._socket = ours
+        ours.settimeout(_START_TIMEOUT_S)
+        answer, _ = self._ask(self._hello, [])
+        if answer.error:
+            raise HandlerImportError(answer.error)
+        ours.settimeout(_FORK_TIMEOUT_S)
+
+    def fork(self, request: Fork, *, ring_fd: int, channel: socket.socket) -> tuple[int, int]:
+        """Fork a worker, which gets duplicates of both descriptors. Returns its pid and a pidfd the caller owns."""
+        answer, fds = self._ask(request, [ring_fd, channel.fileno()])
+        if answer.error or len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            raise ForkServerError(answer.error or "no pidfd came")
+        return answer.pid, fds[0]
+
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def fileno(self) -> int:
+        """Becomes readable when the process has ended."""
+        assert self._socket is not None
+        return self._socket.fileno()
+
+    def stop(self) -> None:
+        """Kill it and wait for its death. Its workers die too."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _ask(self, message: Hello | Fork, fds: list[int]) -> tuple[Answer, list[int]]:
+        assert self._socket is not None
+        try:
+            socket.send_fds(self._socket, [msgspec.msgpack.encode(message)], fds)
+            data, received, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES_MAX, 1)
+        except OSError as error:
+            raise ForkServerError(f"fork server does not answer: {error}") from error
+        if not data:
+            raise ForkServerError("fork server ended")
+        return msgspec.msgpack.decode(data, type=Answer), list(received)
+
+
+def resolve(name: str) -> Any:
+    """The object behind ``"package.module:function"``. Raises ImportError, AttributeError or ValueError."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f'expected "package.module:function", got "{name}"')
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main() -> None:
+    """Serve until the parent closes the socket."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    die_with_parent(int(sys.argv[2]))
+    hello = msgspec.msgpack.decode(control.recv(_MESSAGE_BYTES_MAX), type=Hello)
+    sys.path[:] = hello.import_path
+    log.setup(hello.log, hello.program)
+    try:
+        factory = resolve(hello.handler)
+    except Exception as error:
+        error_text = "".join(traceback.format_exception_only(error)).strip()
+        control.send(msgspec.msgpack.encode(Answer(0, f"cannot import {hello.handler}: {error_text}")))
+        return
+    from dmpd.stream import worker  # noqa: F401, PLC0415 - imported before the first fork, after the parent's path is set
+
+    gc.collect()
+    gc.freeze()  # what is there now is shared by all workers; a collection must not copy it
+    control.send(msgspec.msgpack.encode(Answer(0)))
+    _serve(control, factory, hello)
+
+
+def _serve(control: socket.socket, factory: Any, hello: Hello) -> None:
+    readable = select.poll()
+    readable.register(control, select.POLLIN)
+    while True:
+        if not readable.poll(_REAP_EVERY_S * 1000):
+            _reap()
+            continue
+        data, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES_MAX, 2)
+        if not data:
+            return
+        request = msgspec.msgpack.decode(data, type=Fork)
+        pid, error = _fork(request, fds, factory, hello)
+        for fd in fds:
+            os.close(fd)
+        # Opened before it can be reaped, so the number cannot have become another process.
+        pidfds = [os.pidfd_open(pid)] if pid else []
+        socket.send_fds(control, [msgspec.msgpack.encode(Answer(pid, error))], pidfds)
+        for fd in pidfds:
+            os.close(fd)
+        _reap()
+
+
+def _fork(request: Fork, fds: list[int], factory: Any, hello: Hello) -> tuple[int, str]:
+    server_pid = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return 0, f"fork: {error}"
+    if pid:
+        return pid, ""
+    status = 70
+    try:
+        die_with_parent(server_pid)
+        ring_fd, channel_fd = _keep_only(fds)
+        from dmpd.stream import worker  # noqa: PLC0415 - see main
+
+        status = worker.run(
+            factory,
+            hello.argument,
+            partition=request.partition,
+            ring_fd=ring_fd,
+            channel=socket.socket(fileno=channel_fd),
+            start=Position(request.frame, request.nth),
+            bounds=worker.Bounds(request.batch_records_max, request.batch_bytes_max),
+        )
+    except BaseException:  # the fork must never run on into the server's loop
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)  # no interpreter teardown: it belongs to the server
+
+
+def _keep_only(fds: list[int]) -> tuple[int, int]:
+    """Close every descriptor but the standard ones and ``fds``."""
+    low = 3
+    for fd in sorted(fds):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+    return fds[0], fds[1]
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+
+
+if __name__ == "__main__":
+    main()

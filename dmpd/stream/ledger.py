@@ -1,0 +1,142 @@
+"""What was placed into a ring, what of it is acknowledged, and up to which offset that may be committed: pure.
+
+Released = durable in the sink or judged invalid, as the worker says, oldest first. A hold stands for something that is
+still on its way (a dead letter, an emitted record). The frontier is the end of what is released and not held: space is
+freed up to it and its offset is committed, nothing beyond.
+"""
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Sequence
+
+from dmpd.stream.frames import Position
+
+
+class _Placed:
+    """One frame in the ring."""
+
+    __slots__ = ("end", "offsets", "position")
+
+    def __init__(self, position: int, end: int, offsets: Sequence[int]) -> None:
+        self.position = position
+        self.end = end
+        self.offsets = array("q", offsets)
+
+
+class PositionError(Exception):
+    """A worker named a position that it cannot know. Permanent for that worker."""
+
+
+class Ledger:
+    """The frames of one assignment, from the frontier to the end.
+
+    Invariants: ``frontier <= released <= (published, 0)``; frontier and released only grow.
+    """
+
+    def __init__(self, next_offset: int | None) -> None:
+        """``next_offset``: what is committed for the partition when it is assigned; None = nothing."""
+        self.next_offset = next_offset
+        """Next offset to commit: one behind the last record before the frontier."""
+        self.released = Position(0, 0)
+        self.frontier = Position(0, 0)
+        self.open_records = 0
+        """Records placed that the frontier has not passed."""
+        self.passed_records = 0
+        """Records that the frontier has passed in all."""
+        self._published = 0
+        self._frames: deque[_Placed] = deque()
+        self._by_position: dict[int, _Placed] = {}
+        self._holds: list[tuple[Position, int]] = []
+        self._ended_holds: set[int] = set()
+        self._holds_made = 0
+
+    def place(self, position: int, end: int, offsets: Sequence[int]) -> None:
+        """Note a frame of ``offsets`` that was written at ``position``, its end being ``end``."""
+        assert self._published <= position < end, (self._published, position, end)
+        assert len(offsets) > 0
+        placed = _Placed(position, end, offsets)
+        self._frames.append(placed)
+        self._by_position[position] = placed
+        self._published = end
+        self.open_records += len(offsets)
+
+    def release(self, position: Position) -> None:
+        """Everything before ``position`` is handled.
+
+        Raises:
+            PositionError: It lies before an earlier release, behind what was placed, or in no frame.
+        """
+        if position < self.released or position > Position(self._published, 0):
+            raise PositionError(f"released {position}, expected {self.released} .. {self._published}")
+        if position.nth:
+            self._frame_of(position)
+        self.released = position
+        self._advance()
+
+    def hold(self, position: Position | None = None) -> int:
+        """Keep the frontier at or before ``position`` (None = where it is released to now); returns a ticket.
+
+        Raises:
+            PositionError: ``position`` is released already or was never placed.
+        """
+        if position is None:
+            position = self.released
+        elif position < self.released or position >= Position(self._published, 0):
+            raise PositionError(f"judged {position}, expected {self.released} .. {self._published}")
+        else:
+            self._frame_of(position)
+        self._holds_made += 1
+        heapq.heappush(self._holds, (position, self._holds_made))
+        return self._holds_made
+
+    def end_hold(self, ticket: int) -> None:
+        """What the hold stood for is done. In any order; each ticket once."""
+        self._ended_holds.add(ticket)
+        self._advance()
+
+    @property
+    def holds(self) -> int:
+        return len(self._holds) - len(self._ended_holds)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the frontier has reached the end of what was placed."""
+        return not self._frames and not self.holds
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the worker is done with all that was placed."""
+        return self.released >= Position(self._published, 0)
+
+    def offset_at(self, position: Position) -> int:
+        return self._frame_of(position).offsets[position.nth]
+
+    def _frame_of(self, position: Position) -> _Placed:
+        frame = self._by_position.get(position.frame)
+        if frame is None or not 0 <= position.nth < len(frame.offsets):
+            raise PositionError(f"no record at {position}")
+        return frame
+
+    def _advance(self) -> None:
+        while self._holds and self._holds[0][1] in self._ended_holds:
+            self._ended_holds.discard(heapq.heappop(self._holds)[1])
+        frontier = min(self.released, self._holds[0][0]) if self._holds else self.released
+        if frontier <= self.frontier:
+            return
+        passed_before = self.passed_records
+        before = self.frontier
+        while self._frames and self._frames[0].end <= frontier.frame:
+            frame = self._frames.popleft()
+            del self._by_position[frame.position]
+            self._pass(frame, before, len(frame.offsets))
+        if frontier.nth:
+            self._pass(self._frames[0], before, frontier.nth)
+        self.open_records -= self.passed_records - passed_before
+        self.frontier = frontier
+
+    def _pass(self, frame: _Placed, before: Position, stop_index: int) -> None:
+        start_index = before.nth if frame.position == before.frame else 0
+        if stop_index > start_index:
+            self.next_offset = frame.offsets[stop_index - 1] + 1
+            self.passed_records += stop_index - start_index

@@ -1,0 +1,36 @@
+"""What the stream counts."""
+
+from typing import Final
+
+from dmpd.runtime import metrics
+
+_PARTITION: Final = ("partition",)
+
+RECORDS = metrics.counter("dmpd_stream_records_total", "Records taken from Kafka and placed into rings")
+REFETCHED = metrics.counter(
+    "dmpd_stream_refused_records_total", "Records dropped because their ring was full; they are fetched again"
+)
+FOREIGN = metrics.counter(
+    "dmpd_stream_foreign_records_total", "Records of a partition that was revoked or assigned anew in the same call"
+)
+LOST = metrics.counter(
+    "dmpd_stream_lost_offsets_total", "Offsets that Kafka no longer had when they were to be fetched (retention)"
+)
+PASSED = metrics.counter("dmpd_stream_passed_records_total", "Records that the frontier has passed: durable, or judged")
+PAUSES = metrics.counter("dmpd_stream_pauses_total", "Partitions paused because their ring was full")
+DEAD_LETTERS = metrics.counter("dmpd_stream_dead_letters_total", "Dead letters delivered", ("reason",))
+EMITTED = metrics.counter("dmpd_stream_emitted_records_total", "Records that handlers emitted, delivered")
+PRODUCE_FAILURES = metrics.counter(
+    "dmpd_stream_produce_failures_total", "Dead letters or emitted records that Kafka refused; each is tried again"
+)
+WORKER_DEATHS = metrics.counter("dmpd_stream_worker_deaths_total", "Workers that died while their partition was ours")
+FORK_SERVER_DEATHS = metrics.counter("dmpd_stream_fork_server_deaths_total", "Fork servers that died and were replaced")
+COMMITS = metrics.counter("dmpd_stream_commits_total", "Offset commits by outcome", ("outcome",))
+CLIENT_ERRORS = metrics.counter("dmpd_stream_client_errors_total", "Errors that the Kafka client reported", ("code",))
+REBALANCES = metrics.counter("dmpd_stream_rebalances_total", "Partitions assigned, revoked or lost", ("event",))
+RING_USED = metrics.gauge("dmpd_stream_ring_used_bytes", "Bytes in a partition's ring", _PARTITION)
+LAG = metrics.gauge("dmpd_stream_lag_records", "Records between the frontier and the end of the log", _PARTITION)
+PAUSED = metrics.gauge("dmpd_stream_paused_partitions", "Partitions paused now because their rings are full")
+COMMIT_UNANSWERED = metrics.gauge(
+    "dmpd_stream_commit_unanswered_seconds", "For how long the broker has taken no commit; 0 = it takes them"
+)

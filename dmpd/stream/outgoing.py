@@ -1,0 +1,150 @@
+"""What the parent produces: dead letters and records that handlers emit. Each holds its partition's frontier meanwhile.
+
+A dead letter is only a position until the producer has room for it: the ring keeps the record, since space is freed up
+to the frontier. Nothing is given up: what Kafka refuses is tried again, a dead letter without its value.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from confluent_kafka import KafkaException
+
+from dmpd.runtime.kafka import ProducerQueueFullError, RecordProducer
+from dmpd.stream import metrics
+from dmpd.stream.channel import Emit
+from dmpd.stream.dead_letters import Origin, OutgoingRecord, Verdict, dead_letter
+from dmpd.stream.frames import Position
+from dmpd.stream.handler import Record
+from dmpd.stream.partition import OversizedRecord, Partition
+
+_log = logging.getLogger(__name__)
+_RETRY_AFTER_S: Final = 1.0
+_IN_FLIGHT_MAX: Final = 1000
+BACKLOG_MAX: Final = 10_000
+"""Emitted records are held in memory: beyond this the workers' channels are not read until there is room."""
+
+
+class _Item:
+    """One record on its way."""
+
+    def __init__(
+        self, partition: Partition, ticket: int, *, render: Callable[[bool], OutgoingRecord], done: Callable[[], None]
+    ) -> None:
+        self.partition = partition
+        self.ticket = ticket
+        self.render = render
+        self.done = done
+        self.was_refused = False
+        self.retry_at_s = 0.0
+
+
+class OutgoingRecords:
+    """A queue before the producer. Called from the parent's thread; deliveries are reported inside ``pump``."""
+
+    def __init__(self, producer: RecordProducer, *, topic: str, dead_letter_topic: str) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._dead_letter_topic = dead_letter_topic
+        self._waiting: deque[_Item] = deque()
+        self._in_flight = 0
+
+    @property
+    def backlog(self) -> int:
+        return len(self._waiting) + self._in_flight
+
+    @property
+    def fatal(self) -> str | None:
+        """Why the producer can never deliver again; None = it can."""
+        return self._producer.fatal
+
+    def give_up(self, partition: Partition, position: Position, *, reason: str, detail: str) -> None:
+        """The handler judged the record there. Raises ``PositionError``."""
+        ticket = partition.judge(position)
+        if ticket is not None:
+            verdict = Verdict(reason, detail, "handler")
+            self._add_dead_letter(partition, ticket, lambda: partition.record_at(position), verdict)
+
+    def give_up_oversized(self, partition: Partition, oversized: OversizedRecord, *, limit_bytes: int) -> None:
+        detail = f"{oversized.size_bytes} bytes, at most {limit_bytes}"
+
+        def done() -> None:
+            partition.held_bytes -= oversized.size_bytes
+
+        verdict = Verdict("oversized", detail, "stream")
+        self._add_dead_letter(partition, oversized.ticket, lambda: oversized.record, verdict, done)
+
+    def emit(self, partition: Partition, message: Emit) -> None:
+        """Produce it; nothing that is released after this call is committed before it is delivered."""
+        record = OutgoingRecord(message.topic, message.key, message.value)
+        ticket = partition.ledger.hold()
+        self._waiting.append(_Item(partition, ticket, render=lambda _: record, done=metrics.EMITTED.inc))
+
+    def pump(self, now_s: float) -> None:
+        """Hand on what the producer takes and take delivery reports. Does not block."""
+        for _ in range(len(self._waiting)):
+            if self._in_flight >= _IN_FLIGHT_MAX:
+                break
+            item = self._waiting[0]
+            if item.retry_at_s > now_s:
+                self._waiting.rotate(-1)
+                continue
+            if not item.partition.closed and not self._produce(item, now_s):
+                break
+            self._waiting.popleft()
+        self._producer.poll(0)
+
+    def _add_dead_letter(
+        self,
+        partition: Partition,
+        ticket: int,
+        read: Callable[[], Record],
+        verdict: Verdict,
+        also_done: Callable[[], None] | None = None,
+    ) -> None:
+        judged_at = datetime.now(UTC)
+        origin = Origin(self._topic, partition.number)
+
+        def render(truncated: bool) -> OutgoingRecord:  # noqa: FBT001 - one meaning, next to its only caller
+            return dead_letter(
+                read(), verdict, origin, topic=self._dead_letter_topic, at=judged_at, truncated=truncated
+            )
+
+        def done() -> None:
+            metrics.DEAD_LETTERS.labels(verdict.reason).inc()
+            if also_done is not None:
+                also_done()
+
+        self._waiting.append(_Item(partition, ticket, render=render, done=done))
+
+    def _produce(self, item: _Item, now_s: float) -> bool:
+        record = item.render(item.was_refused)
+
+        def on_delivery(refusal: str | None) -> None:
+            self._in_flight -= 1
+            if refusal is None:
+                item.done()
+                item.partition.ledger.end_hold(item.ticket)
+            else:
+                self._try_again(item, record.topic, refusal, now_s)
+
+        try:
+            self._producer.produce(
+                record.topic, key=record.key, value=record.value, headers=record.headers, on_delivery=on_delivery
+            )
+        except ProducerQueueFullError:
+            return False
+        except KafkaException as error:  # the client itself finds it too large, or the topic's name wrong
+            self._try_again(item, record.topic, str(error.args[0]), now_s)
+            return True
+        self._in_flight += 1
+        return True
+
+    def _try_again(self, item: _Item, topic: str, refusal: str, now_s: float) -> None:
+        metrics.PRODUCE_FAILURES.inc()
+        _log.warning("partition %d: %s refused a record: %s; trying again", item.partition.number, topic, refusal)
+        item.retry_at_s = now_s + _RETRY_AFTER_S if item.was_refused else 0.0
+        item.was_refused = True
+        self._waiting.append(item)

@@ -1,0 +1,331 @@
+"""The parent's loop: Kafka on one side, rings and workers on the other, one thread, nothing in it waits for a sink.
+
+One turn: take what Kafka has, place it, hear the workers, hand on dead letters, free and commit up to the frontier,
+pause and resume. What is decided stands in pure files (flow, ledger, committer); this one moves it.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, Message
+
+from dmpd.runtime import exit_codes
+from dmpd.runtime.kafka import RecordProducer
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.settings import KafkaSettings
+from dmpd.stream import metrics, workers
+from dmpd.stream.committer import Candidate, Committer
+from dmpd.stream.consumer import StreamConsumer, frame_of
+from dmpd.stream.drain import Drain
+from dmpd.stream.fork_server import ForkServer
+from dmpd.stream.outgoing import OutgoingRecords
+from dmpd.stream.partition import Partition
+from dmpd.stream.settings import StreamSettings
+from dmpd.stream.status import StreamStatus
+from dmpd.stream.watermarks import Watermarks
+from dmpd.stream.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+_IDLE_POLL_S: Final = 0.1
+"""Also bounds how late a signal or a worker's death is seen; above 0.2 s the client would not wake for signals."""
+_BUSY_POLL_S: Final = 0.005
+"""While a ring waits for space or a drain for its end."""
+_STATUS_EVERY_S: Final = 0.5
+_DEGRADED_AFTER_S: Final = 15.0
+_LEAVE_TIMEOUT_S: Final = 5.0
+_REVOKE_COMMIT_TIMEOUT_S: Final = 2.0
+
+
+_partition_of: Final[Any] = Message.partition
+"""As a key: the method itself, not a lambda, is half the cost. It is None only for errors of no partition."""
+_OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - the client's public name for it
+
+
+class StreamFailedError(Exception):
+    """The stream cannot go on in this process."""
+
+
+class Parent:
+    """Owns the consumer and the partitions. ``run`` is called once."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        settings: StreamSettings,
+        *,
+        server: ForkServer,
+        producer: RecordProducer,
+        lifecycle: Lifecycle,
+        status: StreamStatus,
+    ) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._status = status
+        self._partitions: dict[int, Partition] = {}
+        self._epochs = 0
+        self._outgoing = OutgoingRecords(producer, topic=settings.topic, dead_letter_topic=settings.dead_letter_topic)
+        self._workers = Workers(server, settings, self._outgoing)
+        self._committer = Committer(
+            records=settings.commit_records,
+            interval_s=settings.commit_interval_s,
+            repeat_s=settings.commit_repeat_s,
+            deadline_s=settings.commit_deadline_s,
+        )
+        self._watermarks = Watermarks(kafka, settings.topic)
+        self._consumer = StreamConsumer(kafka, settings, self)
+        self._drain: Drain | None = None
+        self._is_leaving = False
+        self._status_at_s = 0.0
+
+    def run(self) -> int:
+        """Process until a stop is asked for and everything fetched is done; returns the exit code.
+
+        Ends the process itself (``os._exit``) when the drain's deadline passes or a second stop comes.
+
+        Raises:
+            StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; workers die with this process.
+        """
+        self._watermarks.start()
+        self._consumer.subscribe()
+        while True:
+            now_s = time.monotonic()
+            self._turn(now_s)
+            if self._lifecycle.stop_requested and self._drain is None:
+                self._begin_drain(now_s)
+            if self._drain is not None:
+                self._drain.enforce(self._lifecycle, self._partitions.values())
+                if self._is_drained():
+                    return self._leave()
+
+    # One turn
+
+    def _turn(self, now_s: float) -> None:
+        self._fetch()
+        self._workers.tend(self._partitions.values(), now_s)
+        self._outgoing.pump(now_s)
+        if self._outgoing.fatal is not None:
+            raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
+        self._settle()
+        self._commit(now_s)
+        if now_s - self._status_at_s >= _STATUS_EVERY_S:
+            self._status_at_s = now_s
+            self._report(now_s)
+
+    def _fetch(self) -> None:
+        """Take what Kafka has. Callbacks run inside: what a partition got under an earlier assignment is dropped."""
+        first = self._consumer.poll(self._poll_timeout_s())
+        if first is None:
+            return
+        epochs = self._current_epochs()
+        messages = [first, *self._consumer.consume(self._settings.consume_records_max)]
+        now = self._current_epochs()
+        records = self._without_errors(messages)
+        records.sort(key=_partition_of)
+        for number, group in groupby(records, key=_partition_of):
+            if number in now and epochs.get(number) == now[number]:
+                self._place(self._partitions[number], list(group))
+            else:
+                self._drop_foreign(number, len(list(group)))
+
+    def _poll_timeout_s(self) -> float:
+        """How long to wait for Kafka; before that, for the workers, if all is paused and only they can change that."""
+        partitions = self._partitions.values()
+        if self._drain is not None or (partitions and all(p.flow.paused for p in partitions)):
+            workers.wait(partitions, _BUSY_POLL_S)
+            return 0.0
+        return _BUSY_POLL_S if any(p.flow.paused for p in partitions) else _IDLE_POLL_S
+
+    def _current_epochs(self) -> dict[int, int]:
+        return {number: partition.epoch for number, partition in self._partitions.items()}
+
+    def _place(self, partition: Partition, messages: list[Message]) -> None:
+        frame = frame_of(messages)
+        lost = partition.take_loss(frame.offsets[0])
+        if lost:
+            metrics.LOST.inc(lost)
+            _log.error(
+                "partition %d: Kafka no longer has %d offsets before %d", partition.number, lost, frame.offsets[0]
+            )
+        for oversized in partition.place(frame):
+            self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._settings.max_record_bytes)
+        if partition.life is not None:
+            partition.life.tell_published(partition.ring.published)
+        metrics.RECORDS.inc(len(messages))
+
+    def _drop_foreign(self, number: int, count: int) -> None:
+        """Records that came in the same call as a new assignment: which one they belong to cannot be known."""
+        metrics.FOREIGN.inc(count)
+        partition = self._partitions.get(number)
+        if partition is None:
+            return
+        if partition.next_to_place is None:
+            self._consumer.seek_to_beginning(number)
+        else:
+            self._consumer.seek(number, partition.next_to_place)
+
+    def _without_errors(self, messages: Iterable[Message]) -> list[Message]:
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            else:
+                self._on_message_error(message, error)
+        return records
+
+    def _on_message_error(self, message: Message, error: KafkaError) -> None:
+        metrics.CLIENT_ERRORS.labels(error.name()).inc()
+        if error.fatal():
+            raise StreamFailedError(f"the Kafka client failed: {error}")
+        partition = self._partitions.get(_partition_of(message))
+        if error.code() == _OUT_OF_RANGE and partition is not None:
+            _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
+            partition.lost_from = partition.next_to_place
+            self._consumer.seek_to_beginning(partition.number)
+        else:
+            _log.warning("Kafka: %s", error)
+
+    # Space, pauses, commits
+
+    def _settle(self) -> None:
+        """Give back what the frontier has passed; pause who is full; resume who has room."""
+        pause, resume = [], []
+        for partition in self._partitions.values():
+            partition.free()
+            if self._drain is not None:
+                continue
+            if partition.flow.wants_pause(partition.used_bytes):
+                pause.append(partition)
+            elif partition.flow.wants_resume(partition.used_bytes):
+                resume.append(partition)
+        for partition in pause:
+            partition.flow.paused = True
+            metrics.PAUSES.inc()
+        self._consumer.pause([p.number for p in pause])
+        if resume:
+            self._resume(resume)
+
+    def _resume(self, partitions: Sequence[Partition]) -> None:
+        all_paused = all(p.flow.paused for p in self._partitions.values())
+        self._consumer.resume([p.number for p in partitions])
+        not_sought = []
+        for partition in partitions:
+            offset = partition.flow.resumed()
+            if offset is None:
+                not_sought.append(partition.number)
+            else:
+                self._consumer.seek(partition.number, offset)
+        if all_paused:
+            self._consumer.wake(not_sought)
+
+    def _candidates(self, numbers: Iterable[int]) -> dict[int, Candidate]:
+        found = {number: self._partitions[number].candidate() for number in numbers}
+        return {number: candidate for number, candidate in found.items() if candidate is not None}
+
+    def _commit(self, now_s: float) -> None:
+        candidates = self._candidates(self._partitions)
+        offsets = self._committer.due(candidates, now_s, at_once=self._drain is not None)
+        if offsets:
+            self._committer.sent(candidates, offsets, now_s)
+            self._consumer.commit(offsets)
+
+    def on_committed(self, offsets: Mapping[int, int], error: str | None) -> None:
+        metrics.COMMITS.labels("failed" if error else "ok").inc()
+        if error:
+            _log.warning("commit failed: %s", error)
+        self._committer.answered(offsets, failed=error is not None)
+
+    # Assignments; called inside the consumer's calls
+
+    def on_assigned(self, next_offsets: Mapping[int, int | None]) -> None:
+        for number, next_offset in next_offsets.items():
+            if number in self._partitions:
+                self._drop([number])
+            self._epochs += 1
+            self._partitions[number] = Partition(
+                number, epoch=self._epochs, next_offset=next_offset, settings=self._settings
+            )
+        if self._drain is not None:
+            self._consumer.pause(list(next_offsets))
+        self._watermarks.watch(self._partitions)
+        if next_offsets:
+            _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
+        self._report(time.monotonic())
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """Only the batch in the sink is finished, and no longer than ``revoke_timeout_s``."""
+        if self._is_leaving:
+            return
+        going = [self._partitions[n] for n in partitions if n in self._partitions]
+        self._workers.finish_batches(
+            going, self._settings.revoke_timeout_s, meanwhile=lambda: self._outgoing.pump(time.monotonic())
+        )
+        self._workers.kill(going)
+        candidates = self._candidates(p.number for p in going)
+        if not self._committer.is_committed(candidates):
+            offsets = {number: candidate.offset for number, candidate in candidates.items()}
+            error = self._consumer.commit_bounded(offsets, _REVOKE_COMMIT_TIMEOUT_S)
+            if error:
+                _log.warning("commit at revoke failed, the next owner repeats what it covers: %s", error)
+        self._drop(partitions)
+        _log.info("revoked: %s", ", ".join(map(str, sorted(partitions))))
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self._workers.kill(self._partitions[n] for n in partitions if n in self._partitions)
+        self._drop(partitions)
+        _log.warning("lost: %s", ", ".join(map(str, sorted(partitions))))
+
+    def _drop(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._committer.forget(number)
+            partition = self._partitions.pop(number, None)
+            if partition is not None:
+                self._workers.kill([partition])
+                partition.close()
+        self._watermarks.watch(self._partitions)
+
+    # The end
+
+    def _begin_drain(self, now_s: float) -> None:
+        self._lifecycle.set_state("draining")
+        self._drain = Drain(timeout_s=self._settings.drain_timeout_s, now_s=now_s)
+        self._consumer.pause(list(self._partitions))
+
+    def _is_drained(self) -> bool:
+        partitions = self._partitions.values()
+        return (
+            all(p.ledger.is_complete for p in partitions)
+            and self._outgoing.backlog == 0
+            and self._committer.is_committed(self._candidates(self._partitions))
+        )
+
+    def _leave(self) -> int:
+        assert self._drain is not None
+        self._is_leaving = True
+        self._workers.end(self._partitions.values(), self._drain.left_s(_LEAVE_TIMEOUT_S))
+        if not self._consumer.close_bounded(self._drain.left_s(_LEAVE_TIMEOUT_S)):
+            _log.warning("Kafka does not let us leave the group; leaving without")
+            self._drain.exit_now(exit_codes.OK)
+        self._drop(list(self._partitions))
+        self._watermarks.stop()
+        self._lifecycle.set_state("stopped")
+        return exit_codes.OK
+
+    # What others see
+
+    def _report(self, now_s: float) -> None:
+        unanswered_s = self._committer.unanswered_s(now_s)
+        ends = self._watermarks.ends
+        pictures = {
+            n: p.picture(committed=self._committer.committed_offset(n), end_offset=ends.get(n))
+            for n, p in sorted(self._partitions.items())
+        }
+        self._status.publish(self._settings, pictures, commit_unanswered_s=unanswered_s)
+        if self._drain is None:
+            late = unanswered_s > _DEGRADED_AFTER_S
+            reason = f"Kafka has taken no commit for {_DEGRADED_AFTER_S:g} s" if late else ""
+            self._lifecycle.set_state("degraded" if late else "ready", reason)

@@ -1,0 +1,177 @@
+"""One assignment of one partition in the parent: its ring, what is in it, whether it is fetched, who works on it.
+
+Made when the partition is assigned, closed when it goes; workers come and go meanwhile. Knows no Kafka client. All
+calls come from the parent's thread.
+"""
+
+import os
+import random
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from dmpd.runtime.backoff import Backoff
+from dmpd.stream import frames, ring
+from dmpd.stream.committer import Candidate
+from dmpd.stream.flow import Flow, marks_for
+from dmpd.stream.frames import Frame, Position
+from dmpd.stream.handler import Record
+from dmpd.stream.ledger import Ledger
+from dmpd.stream.settings import StreamSettings
+from dmpd.stream.worker_life import WorkerLife
+
+
+class OversizedRecord(NamedTuple):
+    """A record that the handler never sees; its place in the order is kept, and held until it is dead-lettered."""
+
+    record: Record
+    ticket: int
+    size_bytes: int
+
+
+class Partition:
+    """Owns the ring's memory and the worker's life."""
+
+    def __init__(self, number: int, *, epoch: int, next_offset: int | None, settings: StreamSettings) -> None:
+        """``next_offset``: what is committed; None = nothing, so it begins at the beginning."""
+        self.number: Final = number
+        self.epoch: Final = epoch
+        self.ring_fd: Final = ring.create_memory(settings.ring_bytes)
+        self.ring: Final = ring.RingProducer(self.ring_fd)
+        self.ledger: Final = Ledger(next_offset)
+        self.flow: Final = Flow(
+            marks_for(ring_bytes=self.ring.capacity_bytes, max_record_bytes=settings.max_record_bytes)
+        )
+        self.next_to_place = next_offset
+        """Offset that is expected next; what comes below it was placed already. None = any."""
+        self.lost_from: int | None = None
+        """Set when Kafka no longer has ``next_to_place``: what comes next tells how much was lost."""
+        self.held_bytes = 0
+        """Memory outside the ring for oversized records on their way to the dead letters."""
+        self.life: WorkerLife | None = None
+        self.restart_at_s = 0.0
+        self.backoff: Final = Backoff(
+            settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random
+        )
+        self.restarts = 0
+        self.dead_letters = 0
+        self.closed = False
+        self._judged: set[Position] = set()
+        self._record_bytes_max: Final = settings.max_record_bytes
+        self._frame_cache: tuple[int, Frame] | None = None
+
+    def close(self) -> None:
+        """Give the memory back. The worker is dead."""
+        assert self.life is None
+        self.closed = True
+        self._frame_cache = None
+        self.ring.close()
+        os.close(self.ring_fd)
+
+    @property
+    def used_bytes(self) -> int:
+        return self.ring.used_bytes + self.held_bytes
+
+    def place(self, frame: Frame) -> Sequence[OversizedRecord]:
+        """Put the records of one turn into the ring; from the first that does not fit on, they are dropped."""
+        if self.flow.seek_offset is not None:
+            return ()
+        frame = self._without_placed(frame)
+        if not frame.offsets:
+            return ()
+        payload = frames.encode(frame)
+        if len(payload) <= self._record_bytes_max:
+            self._put(frame, payload)
+            return ()
+        return self._place_pieces(frame)
+
+    def take_loss(self, first_offset: int) -> int:
+        """After Kafka no longer had what was to come: how many offsets are gone, now that ``first_offset`` is here."""
+        if self.lost_from is None:
+            return 0
+        lost, self.lost_from = max(0, first_offset - self.lost_from), None
+        self.next_to_place = first_offset
+        return lost
+
+    def judge(self, position: Position) -> int | None:
+        """Hold the frontier for a record called invalid; None if an earlier worker called it so: it is on its way.
+
+        Raises:
+            PositionError: There is no such record, or it is released.
+        """
+        if position in self._judged:
+            return None
+        ticket = self.ledger.hold(position)
+        self._judged.add(position)
+        self.dead_letters += 1
+        return ticket
+
+    def record_at(self, position: Position) -> Record:
+        """Read a record that is not freed yet out of the ring."""
+        if self._frame_cache is None or self._frame_cache[0] != position.frame:
+            payload, _, _ = self.ring.read(position.frame)
+            self._frame_cache = (position.frame, frames.decode(payload))
+        return frames.record_at(self._frame_cache[1], position.nth)
+
+    def free(self) -> None:
+        """Give back the space before the frontier."""
+        frontier = self.ledger.frontier
+        if frontier.frame > self.ring.freed:
+            self.ring.free_to(frontier.frame)
+            self._frame_cache = None
+        if self._judged:
+            self._judged = {position for position in self._judged if position >= frontier}
+
+    def candidate(self) -> Candidate | None:
+        """What could be committed; None = nothing is known to be."""
+        offset = self.ledger.next_offset
+        return None if offset is None else Candidate(self.epoch, offset, self.ledger.passed_records)
+
+    def picture(self, *, committed: int | None, end_offset: int | None) -> dict[str, Any]:
+        """This partition for ``/status``."""
+        next_offset = self.ledger.next_offset
+        return {
+            "lag": None if end_offset is None else max(0, end_offset - (next_offset or 0)),
+            "next_offset": next_offset,
+            "committed": committed,
+            "ring_used_bytes": self.ring.used_bytes,
+            "paused": self.flow.paused,
+            "worker_pid": None if self.life is None else self.life.pid,
+            "restarts": self.restarts,
+            "dead_letters": self.dead_letters,
+        }
+
+    def _without_placed(self, frame: Frame) -> Frame:
+        first, expected = frame.offsets[0], self.next_to_place
+        if expected is None or first >= expected:
+            return frame
+        return frames.from_offset(frame, expected)
+
+    def _place_pieces(self, frame: Frame) -> list[OversizedRecord]:
+        oversized: list[OversizedRecord] = []
+        limit = self._record_bytes_max
+        for piece in frames.split(frame, piece_bytes_max=limit // 2, record_bytes_max=limit):
+            if not frames.is_oversized(piece, limit):
+                if self._put(piece, frames.encode(piece)) is None:
+                    break
+                continue
+            kept = frames.without_content(piece)
+            position = self._put(kept, frames.encode(kept))
+            if position is None:
+                break
+            record = frames.record_at(piece, 0)
+            size = frames.content_bytes(record.key, record.value, record.headers)
+            oversized.append(OversizedRecord(record, self.ledger.hold(Position(position, 0)), size))
+            self.held_bytes += size
+            self.dead_letters += 1
+        return oversized
+
+    def _put(self, frame: Frame, payload: bytes) -> int | None:
+        position = None
+        if self.flow.fits(self.used_bytes, ring.frame_bytes(len(payload))):
+            position = self.ring.write(payload)
+        if position is None:
+            self.flow.refuse(frame.offsets[0])
+            return None
+        self.ledger.place(position, self.ring.published, frame.offsets)
+        self.next_to_place = frame.offsets[-1] + 1
+        return position

@@ -1,0 +1,73 @@
+"""Process a Kafka topic with a handler: the one call that a program makes of the stream."""
+
+import sys
+from pathlib import Path
+
+from dmpd.runtime.kafka import Producer
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.settings import KafkaSettings, LogSettings
+from dmpd.stream.fork_server import ForkServer, Hello
+from dmpd.stream.parent import Parent
+from dmpd.stream.settings import StreamSettings
+from dmpd.stream.status import StreamStatus
+
+_PRODUCER_QUEUE_KIBIBYTES = 16 * 1024
+
+
+def run(
+    kafka: KafkaSettings,
+    settings: StreamSettings,
+    *,
+    handler: str,
+    lifecycle: Lifecycle,
+    handler_argument: bytes = b"",
+    status: StreamStatus | None = None,
+    log: LogSettings | None = None,
+) -> int:
+    """Process ``settings.topic`` until a stop is asked for and what was fetched is done. Blocks; main thread only.
+
+    Records of a partition are handled in order, at least once, by one worker process; partitions in parallel. An offset
+    is committed after its record was handled or its dead letter delivered.
+
+    Args:
+        kafka: How to reach Kafka. The start-up check (``runtime.kafka.ensure_reachable``) is the caller's.
+        settings: What to process and within which bounds.
+        handler: ``"package.module:function"``, a ``HandlerFactory``; imported in the fork server, never here.
+        lifecycle: Asked for stops (``install_signals`` is the caller's), told the state from ``ready`` to ``stopped``.
+        handler_argument: Second argument of the factory, at most 64 KiB.
+        status: Filled with the picture for ``/status`` while this runs.
+        log: How workers log; the caller's own process is not touched.
+
+    Returns:
+        ``exit_codes.OK``: all that was fetched is processed and committed.
+        The process is ended instead (code 70, with a line of what goes back to Kafka) at a second stop or when
+        ``settings.drain_timeout_s`` is over, and with 0 when only leaving the group does not succeed.
+
+    Raises:
+        HandlerImportError: ``handler`` cannot be imported.
+        ForkServerError, StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; end the process, which
+            ends the workers too. Nothing is lost: what is not committed is processed by the next owner.
+    """
+    server = ForkServer(
+        Hello(
+            handler=handler,
+            argument=handler_argument,
+            import_path=[entry or str(Path.cwd()) for entry in sys.path],
+            log=log or LogSettings(),
+            program=f"{lifecycle.program}-worker",
+        )
+    )
+    server.start()
+    try:
+        producer = Producer(kafka, f"{lifecycle.program}-dead", queue_buffering_max_kbytes=_PRODUCER_QUEUE_KIBIBYTES)
+        parent = Parent(
+            kafka,
+            settings,
+            server=server,
+            producer=producer,
+            lifecycle=lifecycle,
+            status=status or StreamStatus(),
+        )
+        return parent.run()
+    finally:
+        server.stop()

@@ -1,0 +1,52 @@
+"""Settings of the stream: one section of a program's configuration."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from dmpd.runtime.settings import PositiveInt, PositiveSeconds
+
+MEBIBYTE = 1 << 20
+
+
+class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one instance processes a topic: what it reads, what it may hold in memory, how long it may take to end."""
+
+    topic: Annotated[str, Meta(min_length=1)] = "dmp.info"
+    """Kafka topic to process. Changing it changes what is processed; offsets are kept per group and topic."""
+    dead_letter_topic: Annotated[str, Meta(min_length=1)] = "dmp.info.dead"
+    """Kafka topic that receives what the handler gave up, with the reason in headers."""
+    group: Annotated[str, Meta(min_length=1)] = "dmpd-cloud-registry"
+    """Consumer group. All instances of it share the partitions of the topic."""
+    ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] = 8 * MEBIBYTE
+    """Capacity of each partition's ring, bytes; rounded up to whole pages. At least 4 x ``max_record_bytes``."""
+    max_record_bytes: Annotated[int, Meta(ge=1024, le=1 << 28)] = MEBIBYTE
+    """Largest record (key, value and headers, bytes) that is offered to the handler; a larger one is dead-lettered."""
+    batch_records_max: PositiveInt = 20_000
+    """Most records that one call of the handler gets. Wide batches are where a database sink gets its speed."""
+    batch_bytes_max: Annotated[int, Meta(ge=1024)] = 8 * MEBIBYTE
+    """Most bytes (as they lie in the ring) that one call of the handler gets; a single larger record is still given."""
+    consume_records_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    """Most records taken from the Kafka client in one turn of the loop; 500 to 2000 is where it is fastest."""
+    prefetch_bytes_max: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 16 * MEBIBYTE
+    """Most bytes that the Kafka client holds before we take them, all partitions together."""
+    commit_records: PositiveInt = 1000
+    """Commit after this many records, or after ``commit_interval_s``, whichever is first."""
+    commit_interval_s: PositiveSeconds = 1.0
+    commit_repeat_s: PositiveSeconds = 30.0
+    """Commit an unchanged frontier again this often: a late commit of a former owner may have pulled it back."""
+    commit_deadline_s: PositiveSeconds = 10.0
+    """An unanswered commit is taken for lost after this time, and the next one is sent."""
+    drain_timeout_s: PositiveSeconds = 30.0
+    """On TERM: time to process what was fetched. Then the rest goes back to Kafka and the program ends at once."""
+    revoke_timeout_s: PositiveSeconds = 1.0
+    """On losing a partition to another instance: time for the batch in the sink. All others stand still meanwhile."""
+    session_timeout_s: Annotated[float, Meta(ge=2, le=1800)] = 10.0
+    """After this time without a heartbeat Kafka gives this instance's partitions to others (``session.timeout.ms``)."""
+    worker_backoff_first_s: PositiveSeconds = 0.1
+    """Wait before a dead worker is replaced; doubles with each death that follows without progress."""
+    worker_backoff_max_s: PositiveSeconds = 10.0
+
+    def __post_init__(self) -> None:
+        if self.ring_bytes < 4 * self.max_record_bytes:
+            raise ValueError(f"ring_bytes: expected at least 4 x max_record_bytes ({4 * self.max_record_bytes})")

@@ -1,0 +1,46 @@
+"""What the loop says of itself, for ``/status``: written by the loop's thread, read by any other."""
+
+from typing import Any
+
+from dmpd.stream import metrics
+from dmpd.stream.settings import StreamSettings
+
+
+class StreamStatus:
+    """Holds the newest picture of a running stream. Give it to ``run`` and its ``snapshot`` to a health server.
+
+    The picture is replaced whole, never changed in place, so a reader needs no lock.
+    """
+
+    def __init__(self) -> None:
+        self._picture: dict[str, Any] = {"topic": None, "group": None, "lag": None, "partitions": {}}
+
+    def snapshot(self) -> dict[str, Any]:
+        """The newest picture.
+
+        ``topic``, ``group``, ``lag`` (records, all partitions; null = not known), ``commit_unanswered_s``, and by
+        partition ``lag``, ``next_offset`` (next to commit), ``committed``, ``ring_used_bytes``, ``paused``,
+        ``worker_pid``, ``restarts``, ``dead_letters``.
+        """
+        return self._picture
+
+    def publish(
+        self, settings: StreamSettings, partitions: dict[int, dict[str, Any]], *, commit_unanswered_s: float
+    ) -> None:
+        """Replace the picture, and set the gauges that show the same. The loop's thread only."""
+        lags = [picture["lag"] for picture in partitions.values()]
+        self._picture = {
+            "topic": settings.topic,
+            "group": settings.group,
+            "lag": None if None in lags else sum(lags),
+            "commit_unanswered_s": round(commit_unanswered_s, 3),
+            "partitions": {str(number): picture for number, picture in partitions.items()},
+        }
+        metrics.COMMIT_UNANSWERED.set(commit_unanswered_s)
+        metrics.PAUSED.set(sum(picture["paused"] for picture in partitions.values()))
+        metrics.RING_USED.clear()
+        metrics.LAG.clear()
+        for number, picture in partitions.items():
+            metrics.RING_USED.labels(str(number)).set(picture["ring_used_bytes"])
+            if picture["lag"] is not None:
+                metrics.LAG.labels(str(number)).set(picture["lag"])

@@ -1,0 +1,148 @@
+"""The worker's loop: read what the ring holds, hand it to the handler, say how far it got. One process, one partition.
+
+Runs in a fork of the fork server. Ends by the channel's end, by the handler's error, or by KILL; never by a signal.
+"""
+
+import logging
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from dmpd.stream import frames
+from dmpd.stream.channel import ChannelClosedError, WorkerEnd
+from dmpd.stream.frames import Position
+from dmpd.stream.handler import Handler, Record
+from dmpd.stream.ring import RingConsumer, RingCorruptedError
+
+_log = logging.getLogger(__name__)
+
+EXIT_ENDED: Final = 0
+EXIT_FAILED: Final = 70
+
+
+class Bounds(NamedTuple):
+    """Of one batch; a single record is given whatever its size."""
+
+    records_max: int
+    bytes_max: int
+
+
+class _Span(NamedTuple):
+    """Records of one frame that are part of a batch, from the ``nth`` on."""
+
+    frame: int
+    nth: int
+    records: list[Record]
+
+
+class BatchReader:
+    """Cuts batches out of a ring. Position moves only by ``take``; what it returned may be read again by another."""
+
+    def __init__(self, ring: RingConsumer, start: Position, bounds: Bounds) -> None:
+        self._ring = ring
+        self._bounds = bounds
+        self._cached: tuple[int, list[Record]] | None = None
+        self.position = start
+
+    def take(self, published: int) -> list[_Span]:
+        """The next batch of what lies before ``published``, which is beyond ``position``. May be without records."""
+        spans: list[_Span] = []
+        records_left, bytes_left = self._bounds
+        while self.position.frame < published and records_left > 0:
+            payload, at, end = self._ring.read(self.position.frame)
+            if spans and len(payload) > bytes_left:
+                break
+            nth = self.position.nth if at == self.position.frame else 0
+            all_records = self._decoded(at, payload)
+            chosen = all_records[nth : nth + records_left]
+            spans.append(_Span(at, nth, chosen))
+            records_left -= len(chosen)
+            bytes_left -= len(payload)
+            if nth + len(chosen) < len(all_records):
+                self.position = Position(at, nth + len(chosen))
+                break
+            self.position = Position(end, 0)
+        return spans
+
+    def _decoded(self, at: int, payload: memoryview) -> list[Record]:
+        if self._cached is None or self._cached[0] != at:
+            self._cached = (at, frames.records(frames.decode(payload)))
+        return self._cached[1]
+
+
+class _ChannelOutput:
+    """What the handler may say, during one call of ``handle``."""
+
+    def __init__(self, channel: WorkerEnd, spans: Sequence[_Span]) -> None:
+        self._channel = channel
+        self._spans = spans
+        self._positions: dict[int, Position] | None = None
+
+    def invalid(self, record: Record, reason: str, detail: str = "") -> None:
+        if self._positions is None:
+            self._positions = {
+                other.offset: Position(span.frame, span.nth + i)
+                for span in self._spans
+                for i, other in enumerate(span.records)
+            }
+        position = self._positions.get(record.offset)
+        if position is None:
+            raise ValueError(f"offset {record.offset} is not of this batch")
+        self._channel.invalid(position, reason, detail)
+
+    def emit(self, topic: str, key: bytes, value: bytes) -> None:
+        self._channel.emit(topic, key, value)
+
+    def waiting_sink(self) -> None:
+        self._channel.state("waiting_sink")
+
+
+def run(
+    factory: Callable[[int, bytes], Handler],
+    argument: bytes,
+    *,
+    partition: int,
+    ring_fd: int,
+    channel: socket.socket,
+    start: Position,
+    bounds: Bounds,
+) -> int:
+    """Work until the parent closes the channel; returns the exit status. Raises nothing of the handler's."""
+    end = WorkerEnd(channel)
+    try:
+        reader = BatchReader(RingConsumer(ring_fd), start, bounds)
+        handler = factory(partition, argument)
+        end.state("ready")
+        try:
+            _work(handler, end, reader)
+        except ChannelClosedError:
+            handler.close()
+            return EXIT_ENDED
+    except ChannelClosedError:
+        return EXIT_ENDED
+    except Exception as error:  # the border to the user's code: told to the parent, who replaces us
+        _tell_failure(end, partition, error)
+    return EXIT_FAILED
+
+
+def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
+    published = reader.position.frame
+    while True:
+        published = channel.published(published, wait=published <= reader.position.frame)
+        if published <= reader.position.frame:
+            continue
+        spans = reader.take(published)
+        batch = [record for span in spans for record in span.records]
+        if batch:
+            handler.handle(batch, _ChannelOutput(channel, spans))
+        channel.released_to(reader.position)
+
+
+def _tell_failure(channel: WorkerEnd, partition: int, error: Exception) -> None:
+    what = "ring corrupted" if isinstance(error, RingCorruptedError) else "handler failed"
+    _log.error("partition %d: %s\n%s", partition, what, "".join(traceback.format_exception(error)))
+    try:
+        channel.state("failed", f"{what}: {type(error).__name__}: {error}")
+    except ChannelClosedError as gone:
+        _log.warning("partition %d: the parent is gone: %s", partition, gone)

@@ -1,0 +1,84 @@
+"""One worker process, seen from the parent: pidfd and channel. Made by ``start``, ended by a confirmed death."""
+
+import os
+import select
+import signal
+import time
+from typing import Final
+
+from dmpd.stream import channel
+from dmpd.stream.channel import ParentEnd, State
+from dmpd.stream.fork_server import Fork, ForkServer
+
+DEATH_TIMEOUT_S: Final = 10.0
+"""A killed process that is not dead by then hangs in the kernel; nobody may take its place."""
+
+
+class WorkerUndeadError(Exception):
+    """A killed worker does not die: going on would mean two writers for one partition."""
+
+
+class WorkerLife:
+    """Owns the pidfd and the parent's end of the channel. No call blocks but ``confirm_death``."""
+
+    def __init__(self, pid: int, pidfd: int, end: ParentEnd) -> None:
+        self.pid: Final = pid
+        self.pidfd: Final = pidfd
+        self.channel: Final = end
+        self.state: State | None = None
+        self.detail = ""
+        """What it said of its failure."""
+        self.told = -1
+        """Where it knows the ring to be published to."""
+        self.has_released = False
+
+    @classmethod
+    def start(cls, server: ForkServer, request: Fork, *, ring_fd: int) -> "WorkerLife":
+        """Fork one. Raises ``ForkServerError``, and nothing is left."""
+        ours, theirs = channel.pair()
+        try:
+            pid, pidfd = server.fork(request, ring_fd=ring_fd, channel=theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(pid, pidfd, ParentEnd(ours))
+
+    def tell_published(self, position: int) -> None:
+        """Tell it how far it may read, if it does not know; a full queue is tried again at the next call."""
+        if position > self.told and self.channel.publish(position):
+            self.told = position
+
+    def is_dead(self) -> bool:
+        return _is_readable(self.pidfd, 0)
+
+    def kill(self) -> None:
+        """Send KILL; a dead one takes no harm (a pidfd never names another process)."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def confirm_death(self, timeout_s: float = DEATH_TIMEOUT_S) -> None:
+        """Block until it is dead. Raises ``WorkerUndeadError``. Then its channel can be read to its end."""
+        if not _is_readable(self.pidfd, timeout_s):
+            raise WorkerUndeadError(f"worker {self.pid} is not dead {timeout_s:g} s after KILL")
+
+    def await_end(self, deadline_s: float) -> None:
+        """After its channel was closed: wait until it left by itself; killed at ``deadline_s`` (monotonic). Blocks."""
+        if not _is_readable(self.pidfd, max(0.0, deadline_s - time.monotonic())):
+            self.kill()
+            self.confirm_death()
+        self.close()
+
+    def close(self) -> None:
+        """After a confirmed death."""
+        self.channel.close()
+        os.close(self.pidfd)
+
+
+def _is_readable(fd: int, timeout_s: float) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))

@@ -1,0 +1,200 @@
+"""Starting, hearing and ending workers, and the fork server behind them. Parent's thread only."""
+
+import logging
+import random
+import select
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from dmpd.runtime.backoff import Backoff
+from dmpd.stream import metrics
+from dmpd.stream.channel import ChannelClosedError, Emit, Invalid, ReleasedTo, StateChanged, Upward
+from dmpd.stream.fork_server import Fork, ForkServer, ForkServerError
+from dmpd.stream.frames import Position
+from dmpd.stream.ledger import PositionError
+from dmpd.stream.outgoing import BACKLOG_MAX, OutgoingRecords
+from dmpd.stream.partition import Partition
+from dmpd.stream.settings import StreamSettings
+from dmpd.stream.worker_life import WorkerLife
+
+_log = logging.getLogger(__name__)
+_MESSAGES_PER_TURN_MAX: Final = 1000
+
+
+class Workers:
+    """One worker per partition. A partition's next one starts only after the death of the last was confirmed."""
+
+    def __init__(self, server: ForkServer, settings: StreamSettings, outgoing: OutgoingRecords) -> None:
+        self._server = server
+        self._settings = settings
+        self._outgoing = outgoing
+        self._server_restart_at_s = 0.0
+        self._server_backoff = Backoff(
+            settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random
+        )
+
+    def tend(self, partitions: Iterable[Partition], now_s: float) -> None:
+        """One turn: hear what workers say, notice deaths, start who is missing, tell who is behind."""
+        partitions = list(partitions)
+        for partition in partitions:
+            self.hear(partition)
+            if partition.life is not None and partition.life.is_dead():
+                self._bury(partition, now_s)
+        if not self._server.is_alive():
+            self._replace_server(partitions, now_s)
+        for partition in partitions:
+            if partition.life is None and now_s >= partition.restart_at_s and self._server.is_alive():
+                self._start(partition, now_s)
+            if partition.life is not None:
+                partition.life.tell_published(partition.ring.published)
+
+    def hear(self, partition: Partition) -> None:
+        """Take what the worker has said so far. Nothing is read while too much is waiting to be produced."""
+        for _ in range(_MESSAGES_PER_TURN_MAX):
+            if partition.life is None or self._outgoing.backlog > BACKLOG_MAX or not self._hear_one(partition):
+                return
+
+    def finish_batches(self, partitions: list[Partition], timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
+        """Wait until each worker has released the batch it is in, or is done, or dead; at most ``timeout_s``."""
+        deadline_s = time.monotonic() + timeout_s
+        before = {p.number: p.ledger.released for p in partitions}
+        busy = partitions
+        while True:
+            for partition in busy:
+                self.hear(partition)
+            busy = [
+                p
+                for p in busy
+                if p.life is not None
+                and not p.life.is_dead()
+                and not p.ledger.is_released
+                and p.ledger.released == before[p.number]
+            ]
+            meanwhile()
+            left_s = deadline_s - time.monotonic()
+            if not busy or left_s <= 0:
+                return
+            wait(busy, min(left_s, 0.02))
+
+    def kill(self, partitions: Iterable[Partition]) -> None:
+        """Kill the workers, confirm their deaths and read their channels to the end. Blocks; after that R is final.
+
+        Raises:
+            WorkerUndeadError: One does not die.
+        """
+        with_life = [p for p in partitions if p.life is not None]
+        for partition in with_life:
+            assert partition.life is not None
+            partition.life.kill()
+        for partition in with_life:
+            self._end_life(partition)
+
+    def end(self, partitions: Iterable[Partition], timeout_s: float) -> None:
+        """Let the workers close their handlers and leave, at most ``timeout_s`` all together. Their rings are done."""
+        deadline_s = time.monotonic() + timeout_s
+        lives = [p.life for p in partitions if p.life is not None]
+        for life in lives:
+            life.channel.close()
+        for life in lives:
+            life.await_end(deadline_s)
+        for partition in partitions:
+            partition.life = None
+
+    def _start(self, partition: Partition, now_s: float) -> None:
+        released = partition.ledger.released
+        request = Fork(
+            partition.number,
+            released.frame,
+            released.nth,
+            self._settings.batch_records_max,
+            self._settings.batch_bytes_max,
+        )
+        try:
+            partition.life = WorkerLife.start(self._server, request, ring_fd=partition.ring_fd)
+        except ForkServerError as error:
+            _log.error("partition %d: no worker: %s", partition.number, error)
+            partition.restart_at_s = now_s + partition.backoff.next_s()
+
+    def _bury(self, partition: Partition, now_s: float) -> None:
+        life = partition.life
+        assert life is not None
+        self._end_life(partition)
+        metrics.WORKER_DEATHS.inc()
+        partition.restarts += 1
+        if life.has_released:
+            partition.backoff.reset()
+        partition.restart_at_s = now_s + partition.backoff.next_s()
+        _log.error(
+            "partition %d: worker %d died (%s); the next one starts in %.1f s at offset %s",
+            partition.number,
+            life.pid,
+            life.detail or "killed",
+            partition.restart_at_s - now_s,
+            partition.ledger.next_offset,
+        )
+
+    def _end_life(self, partition: Partition) -> None:
+        life = partition.life
+        assert life is not None
+        life.confirm_death()
+        while self._hear_one(partition):
+            continue
+        life.close()
+        partition.life = None
+
+    def _hear_one(self, partition: Partition) -> bool:
+        """Take one message; False = there is none, or it was the last."""
+        life = partition.life
+        assert life is not None
+        try:
+            message = life.channel.receive()
+            if message is None:
+                return False
+            self._take(partition, life, message)
+        except ChannelClosedError:
+            return False
+        except (PositionError, msgspec.DecodeError) as error:
+            life.detail = f"spoke nonsense: {error}"
+            life.kill()
+            return False
+        return True
+
+    def _take(self, partition: Partition, life: WorkerLife, message: Upward) -> None:
+        match message:
+            case ReleasedTo(frame, nth):
+                before = partition.ledger.released
+                partition.ledger.release(Position(frame, nth))
+                life.has_released = life.has_released or partition.ledger.released > before
+            case Invalid(frame, nth, reason, detail):
+                self._outgoing.give_up(partition, Position(frame, nth), reason=reason, detail=detail)
+            case Emit():
+                self._outgoing.emit(partition, message)
+            case StateChanged(state, detail):
+                life.state = state
+                life.detail = detail
+
+    def _replace_server(self, partitions: list[Partition], now_s: float) -> None:
+        if now_s < self._server_restart_at_s:
+            return
+        metrics.FORK_SERVER_DEATHS.inc()
+        _log.error("the fork server died; its workers are killed and both are started anew")
+        self.kill(partitions)
+        self._server.stop()
+        self._server_restart_at_s = now_s + self._server_backoff.next_s()
+        try:
+            self._server.start()
+        except ForkServerError as error:
+            _log.error("no fork server: %s", error)
+
+
+def wait(partitions: Iterable[Partition], timeout_s: float) -> None:
+    """Wait until a worker says something or dies, at most ``timeout_s``."""
+    poller = select.poll()
+    for partition in partitions:
+        if partition.life is not None:
+            poller.register(partition.life.channel, select.POLLIN)
+            poller.register(partition.life.pidfd, select.POLLIN)
+    poller.poll(timeout_s * 1000)

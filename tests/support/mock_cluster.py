@@ -1,0 +1,78 @@
+"""librdkafka's mock Kafka cluster, driven by ctypes on the client's own library: up in milliseconds, errors on demand.
+
+It dies with its owner and its threads do not survive a fork, so it runs in the test's process. Not to be trusted for:
+restarts, authentication, partition growth, commits while an eager group rebalances; a real broker is for those.
+API keys for ``errors``: 0 Produce, 1 Fetch, 8 OffsetCommit, 9 OffsetFetch, 10 FindCoordinator, 11 JoinGroup, 12 Heartbeat,
+14 SyncGroup; error -195 disconnects.
+"""
+
+import ctypes
+from pathlib import Path
+
+import confluent_kafka
+
+_V, _S, _I = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+_I16, _I32, _Z = ctypes.c_int16, ctypes.c_int32, ctypes.c_size_t
+_PROTOTYPES = {
+    "rd_kafka_conf_new": (_V, []),
+    "rd_kafka_conf_set": (_I, [_V, _S, _S, _S, _Z]),
+    "rd_kafka_new": (_V, [_I, _V, _S, _Z]),
+    "rd_kafka_destroy": (None, [_V]),
+    "rd_kafka_mock_cluster_new": (_V, [_V, _I]),
+    "rd_kafka_mock_cluster_destroy": (None, [_V]),
+    "rd_kafka_mock_cluster_bootstraps": (_S, [_V]),
+    "rd_kafka_mock_topic_create": (_I, [_V, _S, _I, _I]),
+    "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [_V, _I32]),
+    "rd_kafka_mock_push_request_errors_array": (None, [_V, _I16, _Z, ctypes.POINTER(_I)]),
+    "rd_kafka_mock_partition_delete_records": (_I, [_V, _S, _I32, ctypes.c_int64]),
+    "rd_kafka_mock_broker_set_rtt": (_I, [_V, _I32, _I]),
+    "rd_kafka_mock_broker_set_down": (_I, [_V, _I32]),
+    "rd_kafka_mock_broker_set_up": (_I, [_V, _I32]),
+}
+
+
+def _library() -> ctypes.CDLL:
+    site = Path(confluent_kafka.__file__).parents[1]
+    lib = ctypes.CDLL(str(next((site / "confluent_kafka.libs").glob("librdkafka*"))))
+    for name, (restype, argtypes) in _PROTOTYPES.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = restype, argtypes
+    return lib
+
+
+class MockCluster:
+    """One cluster on 127.0.0.1 with random ports."""
+
+    def __init__(self, brokers: int = 1, *, join_delay_ms: int = 0, **conf: object) -> None:
+        self._lib = _library()
+        error = ctypes.create_string_buffer(512)
+        c = self._lib.rd_kafka_conf_new()
+        for key, value in conf.items():
+            self._lib.rd_kafka_conf_set(c, key.replace("_", ".").encode(), str(value).encode(), error, 512)
+        self._rk = self._lib.rd_kafka_new(0, c, error, 512)  # 0 = producer; it only owns the cluster
+        assert self._rk, error.value
+        self._mc = self._lib.rd_kafka_mock_cluster_new(self._rk, brokers)
+        assert self._mc
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._mc, join_delay_ms)  # default 3000
+        self.bootstrap: str = self._lib.rd_kafka_mock_cluster_bootstraps(self._mc).decode()
+
+    def topic(self, name: str, partitions: int, replication: int = 1) -> None:
+        code = self._lib.rd_kafka_mock_topic_create(self._mc, name.encode(), partitions, replication)
+        assert code == 0, code
+
+    def errors(self, api_key: int, codes: list[int]) -> None:
+        """Answer the next requests of this kind with these error codes, in order."""
+        self._lib.rd_kafka_mock_push_request_errors_array(self._mc, api_key, len(codes), (_I * len(codes))(*codes))
+
+    def down(self, broker: int = -1) -> None:
+        self._lib.rd_kafka_mock_broker_set_down(self._mc, broker)
+
+    def up(self, broker: int = -1) -> None:
+        self._lib.rd_kafka_mock_broker_set_up(self._mc, broker)
+
+    def rtt(self, ms: int, broker: int = -1) -> None:
+        self._lib.rd_kafka_mock_broker_set_rtt(self._mc, broker, ms)
+
+    def close(self) -> None:
+        self._lib.rd_kafka_mock_cluster_destroy(self._mc)
+        self._lib.rd_kafka_destroy(self._rk)

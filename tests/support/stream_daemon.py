@@ -1,0 +1,110 @@
+"""A stream as a process of its own: ``python -m tests.support.stream_daemon CONFIG.json``, and ``StreamDaemon`` for it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTE = "tests.support.stream_handlers:note"
+
+
+class StreamDaemon:
+    """Started by ``with``; killed at its end if it still runs. ``status`` is what ``/status`` would show."""
+
+    def __init__(self, folder, bootstrap, *, name="one", handler=NOTE, options=None, **settings):
+        self.folder = Path(folder)
+        self.status_path = self.folder / f"{name}.status"
+        self.log_path = self.folder / f"{name}.log"
+        self._config = self.folder / f"{name}.json"
+        self._config.write_text(
+            json.dumps(
+                {
+                    "bootstrap": bootstrap,
+                    "settings": {"session_timeout_s": 2.0} | settings,
+                    "handler": handler,
+                    "argument": json.dumps({"folder": str(folder)} | (options or {})),
+                    "status": str(self.status_path),
+                }
+            )
+        )
+        self.process = None
+
+    def __enter__(self):
+        command = [sys.executable, "-m", "tests.support.stream_daemon", str(self._config)]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def log(self):
+        return self.log_path.read_text()
+
+    @property
+    def status(self):
+        try:
+            return json.loads(self.status_path.read_text())
+        except FileNotFoundError:
+            return {"state": "starting", "partitions": {}}
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self, timeout_s=40):
+        return self.process.wait(timeout_s)
+
+    def worker_pid(self, partition):
+        return self.status["partitions"].get(str(partition), {}).get("worker_pid")
+
+
+def wait_for(condition, what, *, timeout_s=30.0):
+    """Wait until ``condition()`` is true and return it; fails with ``what`` (text, or called for one) if it never is."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := condition()):
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"not within {timeout_s} s: {what() if callable(what) else what}")
+        time.sleep(0.02)
+    return found
+
+
+def main():
+    from dmpd.runtime.lifecycle import Lifecycle
+    from dmpd.runtime.log import setup
+    from dmpd.runtime.settings import KafkaSettings, LogSettings
+    from dmpd.stream.run import run
+    from dmpd.stream.settings import StreamSettings
+
+    config = json.loads(Path(sys.argv[1]).read_text())
+    lifecycle = Lifecycle("stream")
+    lifecycle.install_signals()
+    setup(LogSettings(), "stream")
+
+    class FileStatus:
+        def publish(self, settings, partitions, *, commit_unanswered_s):
+            whole = {"state": lifecycle.state, "partitions": {str(n): p for n, p in partitions.items()}}
+            temporary = Path(config["status"] + ".new")
+            temporary.write_text(json.dumps(whole))
+            os.replace(temporary, config["status"])
+
+    sys.exit(
+        run(
+            KafkaSettings(bootstrap_servers=config["bootstrap"]),
+            StreamSettings(**config["settings"]),
+            handler=config["handler"],
+            lifecycle=lifecycle,
+            handler_argument=config["argument"].encode(),
+            status=FileStatus(),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

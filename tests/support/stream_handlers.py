@@ -1,0 +1,71 @@
+"""Handlers for tests of the stream. Each notes what it did in a file per partition, by whole lines and O_APPEND.
+
+The argument is JSON: ``folder``, and what the handler should do wrong.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+
+class Journal:
+    """One line per record that was handled, in order: its offset."""
+
+    def __init__(self, folder, partition):
+        self._fd = os.open(Path(folder) / f"{partition}.journal", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def write(self, text):
+        os.write(self._fd, text.encode())
+
+
+class Note:
+    """Notes offsets. ``invalid``: values that it gives up. ``slow_s``: per batch. ``block``: a file whose presence blocks it.
+
+    ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
+    ``raise`` exists. ``emit``: topic that gets each value again.
+    """
+
+    def __init__(self, partition, argument):
+        self.options = json.loads(argument)
+        self.folder = Path(self.options["folder"])
+        self.journal = Journal(self.folder, partition)
+        self.partition = partition
+
+    def handle(self, records, output):
+        time.sleep(self.options.get("slow_s", 0))
+        while (self.folder / "block").exists():
+            output.waiting_sink()
+            time.sleep(0.01)
+        for record in records:
+            self._provoke(record, output)
+        self.journal.write("".join(f"{record.offset}\n" for record in records))
+
+    def _provoke(self, record, output):
+        value = (record.value or b"").decode()
+        if value in self.options.get("invalid", ()):
+            output.invalid(record, "bad", "it says so")
+        if value == self.options.get("die_once"):
+            try:
+                (self.folder / "died").touch(exist_ok=False)
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+        if value == self.options.get("raise_at") and (self.folder / "raise").exists():
+            raise RuntimeError("as asked")
+        if "emit" in self.options:
+            output.emit(self.options["emit"], record.key or b"", record.value or b"")
+
+    def close(self):
+        (self.folder / f"{self.partition}.closed").touch()
+
+
+def note(partition, argument):
+    return Note(partition, argument)
+
+
+def handled(folder, partition):
+    """Offsets in the order in which they were handled, repeats included."""
+    path = Path(folder) / f"{partition}.journal"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []

@@ -12,13 +12,16 @@ from dmpd.bridge.settings import BridgeSettings
 from dmpd.bridge.uplink import Uplink
 from dmpd.runtime import exit_codes
 from dmpd.runtime.health import HealthServer
-from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, Producer, client_config, ensure_reachable
+from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, Producer, ensure_reachable
+from dmpd.runtime.kafka_admin import list_end_offsets
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.mqtt import MqttClient
 from dmpd.runtime.settings import KafkaSettings, MqttSettings, TopicSettings
+from dmpd.runtime.watchdog import Watchdog
 
 PROGRAM: Final = "bridge"
 _WATCH_S: Final = 0.1
+_BEAT_S: Final = 1.0
 _REACH_S: Final = 5.0
 _RETRY_S: Final = 1.0
 
@@ -51,16 +54,26 @@ class _Daemon:
         self._lifecycle = lifecycle
         self._uplink: Uplink | None = None
         self._problem = "Kafka was not reached yet"
+        self._watchdog = Watchdog()
 
     async def run(self) -> int:
         self._lifecycle.install_async(asyncio.get_running_loop())
         health = HealthServer(self._settings.health_bind, self._lifecycle, self._status)
         health.start()
+        self._watchdog.start()
+        beating = asyncio.create_task(self._beat(), name="watchdog beats")
         try:
             return await self._serve()
         finally:
             self._lifecycle.set_state("stopped")
+            beating.cancel()
+            self._watchdog.stop()
             health.stop()
+
+    async def _beat(self) -> None:
+        while True:
+            self._watchdog.beat()
+            await asyncio.sleep(_BEAT_S)
 
     def _status(self) -> dict[str, Any]:
         uplink = self._uplink
@@ -68,16 +81,17 @@ class _Daemon:
 
     async def _serve(self) -> int:
         try:
-            if not await self._reach_kafka():
-                return exit_codes.OK
+            partitions = await self._reach_kafka()
         except KafkaRefusedError as error:
             _log.error("Kafka: %s", error)
             return exit_codes.CONFIG
+        if partitions is None:
+            return exit_codes.OK
         self._uplink = uplink = Uplink(
             self._settings,
             mqtt=self._mqtt,
             topics=self._topics,
-            partitions=self._topics.partitions,
+            partitions=partitions,
             connect=MqttClient.connect,
             make_producer=self._producer,
             random=random.random,
@@ -97,27 +111,27 @@ class _Daemon:
     def _producer(self) -> Producer:
         # Room for twice the bound: then the gate, which pauses reading, acts before the producer's own queue is full.
         return Producer(
-            client_config(
-                self._kafka,
-                PROGRAM,
-                **{
-                    "queue.buffering.max.messages": 2 * self._settings.in_flight_messages_max,
-                    "queue.buffering.max.kbytes": 2 * self._settings.in_flight_bytes_max // 1024,
-                },
-            )
+            self._kafka,
+            PROGRAM,
+            queue_buffering_max_messages=2 * self._settings.in_flight_messages_max,
+            queue_buffering_max_kbytes=2 * self._settings.in_flight_bytes_max // 1024,
+            message_max_bytes=self._topics.max_message_bytes,
         )
 
-    async def _reach_kafka(self) -> bool:
-        """Wait for Kafka, however long it takes; False if we were stopped meanwhile."""
+    async def _reach_kafka(self) -> dict[str, int] | None:
+        """Wait for Kafka and our topics, however long it takes; partitions by topic, or None if we were stopped."""
         while not self._lifecycle.stop_requested:
             try:
-                await asyncio.to_thread(ensure_reachable, self._kafka, PROGRAM, _REACH_S)
+                return await asyncio.to_thread(self._partitions)
             except KafkaUnreachableError as error:
                 self._say("degraded", str(error))
                 await asyncio.sleep(_RETRY_S)
-            else:
-                return True
-        return False
+        return None
+
+    def _partitions(self) -> dict[str, int]:
+        ensure_reachable(self._kafka, PROGRAM, _REACH_S)
+        names = (self._topics.info, self._topics.rsp, self._topics.info_dead)
+        return {name: len(list_end_offsets(self._kafka, name)) for name in names}
 
     def _say(self, state: Any, problem: str) -> None:
         if problem != self._problem:

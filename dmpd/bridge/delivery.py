@@ -131,4 +131,5 @@ class Delivery:
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
             _log.warning("the Kafka producer's poll did not return in %.0f s", _CLOSE_S)
+        self._producer.close()
         self._gate.clear(time.monotonic())

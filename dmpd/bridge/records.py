@@ -4,7 +4,7 @@ Only the head of a payload is read: enough to see that it is about whom its topi
 Whether the rest is right is judged by the Cloud Registry, behind Kafka, where it can be replayed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
@@ -76,13 +76,15 @@ class _Head(msgspec.Struct):
 _head_decoder: Final = msgspec.json.Decoder(_Head)
 
 
-def record_of(message: Received, topics: TopicSettings, *, partitions: int, now_s: float) -> Outgoing | None:
+def record_of(
+    message: Received, topics: TopicSettings, *, partitions: Mapping[str, int], now_s: float
+) -> Outgoing | None:
     """The record that ``message`` becomes, or None if it is to be acknowledged and forgotten.
 
     Args:
         message: As received.
         topics: Names of the Kafka topics.
-        partitions: Number of partitions that the info and rsp topics have.
+        partitions: How many partitions the info and rsp topics have, by name.
         now_s: Wall clock; becomes ``mqtt-received-at``.
     """
     levels = message.topic.split("/", 3)
@@ -108,7 +110,7 @@ def dead_letter(record: Outgoing, topics: TopicSettings, *, reason: str, detail:
 
 
 def _checked(
-    message: Received, topic: Topic, topics: TopicSettings, headers: tuple[Header, ...], partitions: int
+    message: Received, topic: Topic, topics: TopicSettings, headers: tuple[Header, ...], partitions: Mapping[str, int]
 ) -> Outgoing:
     payload = message.payload
     if len(payload) > limits.PAYLOAD_BYTES_MAX:
@@ -125,7 +127,7 @@ def _checked(
         refused = _refused(message, topics, headers, "mismatch", "rae or session differ from the topic's")
         return refused._replace(row=row)
     name = topics.info if topic.kind == "info" else topics.rsp
-    return Outgoing(name, message.topic.encode(), payload, partition_of(topic.rae, partitions), headers, row)
+    return Outgoing(name, message.topic.encode(), payload, partition_of(topic.rae, partitions[name]), headers, row)
 
 
 def _row(rae: str, head: _Head) -> Row | None:

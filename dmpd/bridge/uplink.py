@@ -9,7 +9,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -65,7 +65,7 @@ class Uplink:
         *,
         mqtt: MqttSettings,
         topics: TopicSettings,
-        partitions: int,
+        partitions: Mapping[str, int],
         connect: Connect,
         make_producer: Callable[[], RecordProducer],
         random: Callable[[], float],
@@ -92,7 +92,7 @@ class Uplink:
         self._paused = False
         self._left_for_kafka = False
         self._changed = asyncio.Event()
-        self._stopping = False
+        self._stop = asyncio.Event()
         self.problem: str | None = "not connected yet"
         """Why nothing flows, for status and readiness; None while all is well."""
 
@@ -114,11 +114,11 @@ class Uplink:
         """Connect, carry, reconnect with backoff. Never raises for the network's or Kafka's sake; ends by ``stop``."""
         ticking = asyncio.create_task(self._ticks(), name="bridge ticks")
         try:
-            while not self._stopping:
+            while not self._stop.is_set():
                 if self._delivery is None:
                     self._new_producer()
                 await self._wait(self._may_connect)
-                if self._stopping:
+                if self._stop.is_set():
                     break
                 delay_s = await self._one_connection()
                 if delay_s > 0:
@@ -130,7 +130,7 @@ class Uplink:
 
     def stop(self) -> None:
         """Make ``run`` end; what is unacknowledged stays with the broker. ``drain`` first for a graceful end."""
-        self._stopping = True
+        self._stop.set()
         self._changed.set()
         if self._client is not None and not self._client.closed.done():
             self._client.abort()
@@ -155,7 +155,7 @@ class Uplink:
             lambda: not self._acks or client.closed.done() or hurry(), timeout_s=timeout_s, even_stopped=True
         )
         left = len(self._acks)
-        self._stopping = True
+        self._stop.set()
         if not client.closed.done():
             for ack in self._durable.take_all():
                 self._tell(ack)
@@ -199,7 +199,7 @@ class Uplink:
             metrics.connected.set(0)
 
     async def _serve(self, client: Client) -> float:
-        if self._stopping:
+        if self._stop.is_set():
             client.abort()
             return 0
         if self._delivery is None:  # it failed while we connected
@@ -221,7 +221,7 @@ class Uplink:
         self.problem = None
         began_s = time.monotonic()
         why = await asyncio.shield(client.closed)
-        if self._stopping:
+        if self._stop.is_set():
             return 0
         if self._left_for_kafka:
             self.problem = "Kafka does not answer; left the broker until it does"
@@ -401,7 +401,7 @@ class Uplink:
     ) -> None:
         """Until ``condition`` holds, the time is over, or (unless ``even_stopped``) ``stop`` was called."""
         deadline_s = time.monotonic() + timeout_s
-        while not condition() and time.monotonic() < deadline_s and (even_stopped or not self._stopping):
+        while not condition() and time.monotonic() < deadline_s and (even_stopped or not self._stop.is_set()):
             self._changed.clear()
             await self._changed.wait()  # set by every tick, so the deadline holds to 0.1 s
 

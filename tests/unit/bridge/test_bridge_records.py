@@ -29,7 +29,7 @@ def payload(**fields: object) -> bytes:
 
 
 def judge(message: Received):
-    return record_of(message, TOPICS, partitions=12, now_s=1_750_000_000.1234)
+    return record_of(message, TOPICS, partitions={"dmp.info": 12, "dmp.rsp": 4}, now_s=1_750_000_000.1234)
 
 
 def test_a_change_becomes_a_record_keyed_by_its_topic_in_the_partition_of_its_rae() -> None:
@@ -46,7 +46,7 @@ def test_a_change_becomes_a_record_keyed_by_its_topic_in_the_partition_of_its_ra
 def test_responses_have_a_topic_of_their_own() -> None:
     record = judge(Received(f"dmp/v1/A1/{SESSION}/rsp/u-team1", payload(kind="response", seq=9)))
     assert record is not None
-    assert record.topic == "dmp.rsp"
+    assert (record.topic, record.partition) == ("dmp.rsp", partition_of("A1", 4))
     assert record.row == Row("A1", 7, 9)
 
 

@@ -38,7 +38,7 @@ class Rig:
             ),
             mqtt=msgspec.structs.replace(MqttSettings(), keepalive_s=keepalive_s),
             topics=TopicSettings(),
-            partitions=4,
+            partitions={"dmp.info": 4, "dmp.rsp": 4},
             connect=self.broker.connect,
             make_producer=self._producer,
             random=lambda: 0.5,

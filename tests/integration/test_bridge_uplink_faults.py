@@ -1,0 +1,146 @@
+"""The bridge between a real Mosquitto and a real Kafka, with both ends and itself failing."""
+
+import asyncio
+import json
+import random
+import time
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from dmpd.bridge.settings import BridgeSettings
+from dmpd.model.topics import partition_of
+from dmpd.runtime.mqtt import MqttClient
+from dmpd.runtime.settings import TopicSettings
+from tests.support.bridge_main import Sections
+from tests.support.bridge_process import BridgeProcess
+from tests.support.ledger import Publisher, problems
+from tests.support.services import public_folder, start_mosquitto
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
+
+PARTITIONS = 3
+SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+
+
+@pytest.fixture
+def own_mosquitto():
+    with public_folder() as folder, start_mosquitto(folder) as service:
+        yield service
+
+
+@pytest.fixture
+def topics(kafka):
+    names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+    return TopicSettings(**names, info_dead=kafka.create_topic(), partitions=PARTITIONS)
+
+
+@pytest.fixture
+def bridge(kafka, own_mosquitto, topics, tmp_path):
+    sections = Sections(
+        bridge=BridgeSettings(health_bind=f"unix:{tmp_path}/health.sock", retry_first_s=0.1, retry_max_s=0.5),
+        kafka=kafka.settings,
+        mqtt=own_mosquitto.settings("svc-bridge"),
+        topics=topics,
+    )
+    process = BridgeProcess(sections, tmp_path / "bridge.log")
+    yield process
+    process.stop()
+
+
+def read_all(kafka, topic: str, partitions: int):
+    """Every record of ``topic`` at this moment, each partition in its order."""
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": uuid.uuid4().hex, "enable.auto.commit": False}
+    )
+    records = []
+    try:
+        places = [TopicPartition(topic, number, 0) for number in range(partitions)]
+        missing = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+        consumer.assign(places)
+        deadline_s = time.monotonic() + 30
+        while missing > len(records):
+            assert time.monotonic() < deadline_s, f"{len(records)} of {missing} read"
+            batch = consumer.consume(1000, 0.2)
+            assert not [message.error() for message in batch if message.error()]
+            records += batch
+    finally:
+        consumer.close()
+    return records
+
+
+async def until(condition, what: str, timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not in {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def test_nothing_is_lost_or_reordered_while_bridge_and_broker_are_killed(kafka, own_mosquitto, topics, bridge) -> None:
+    raes = [f"T{uuid.uuid4().hex[:6]}-{number}" for number in range(5)]
+    dice = random.Random(5)
+
+    async def scenario() -> list[Publisher]:
+        publishers = [Publisher(rae, own_mosquitto.settings(rae), rows=400) for rae in raes]
+        bridge.start()
+        tasks = [asyncio.create_task(publisher.run()) for publisher in publishers]
+        faults = ["bridge", "broker", "both", "bridge", "broker"]
+        for number, fault in enumerate(faults):
+            mark = 2000 - 300 * (number + 1) + dice.randrange(-50, 50)
+            left = lambda mark=mark: sum(publisher.unstored for publisher in publishers) <= mark  # noqa: E731 - a name for the wait
+            await until(left, f"{mark} rows left before fault {number} ({fault})", 60)
+            if fault in ("bridge", "both"):
+                bridge.kill()
+            if fault in ("broker", "both"):
+                await asyncio.to_thread(own_mosquitto.process.kill)
+                await asyncio.to_thread(own_mosquitto.process.start)
+            if fault in ("bridge", "both"):
+                bridge.start()
+        await until(lambda: all(task.done() for task in tasks), "every row durable", 60)
+        for task in tasks:
+            task.result()
+        return publishers
+
+    publishers = asyncio.run(scenario())
+    records = read_all(kafka, topics.info, PARTITIONS)
+    assert problems(publishers, [(record.key(), record.value()) for record in records]) == []
+    rae_of = {record.key().split(b"/")[2].decode(): record.partition() for record in records}
+    assert rae_of == {rae: partition_of(rae, PARTITIONS) for rae in raes}
+    assert read_all(kafka, topics.info_dead, 1) == []
+
+
+def test_a_stop_leaves_the_session_and_the_next_bridge_goes_on(kafka, own_mosquitto, topics, bridge) -> None:
+    rae = f"T{uuid.uuid4().hex[:6]}"
+
+    async def publish(seqs: range) -> None:
+        codes: list[int] = []
+        client = await MqttClient.connect(
+            own_mosquitto.settings(rae),
+            client_id=rae,
+            clean_start=True,
+            session_expiry_s=0,
+            will=None,
+            on_message=lambda message: None,
+            on_puback=lambda mid, code: codes.append(code),
+            receive_maximum=10,
+        )
+        for seq in seqs:
+            body = {"v": 1, "kind": "change", "rae": rae, "session": SESSION, "epoch": 7, "seq": seq, "rev": seq}
+            client.publish(f"dmp/v1/{rae}/{SESSION}/info", json.dumps(body).encode(), qos=1)
+        await until(lambda: len(codes) == len(seqs), "published", 10)
+        assert set(codes) == {0}, "the bridge's session is not there"
+        await client.disconnect()
+
+    def stored() -> list[int]:
+        return [json.loads(record.value())["seq"] for record in read_all(kafka, topics.info, PARTITIONS)]
+
+    bridge.start()
+    asyncio.run(until(lambda: b"connected, session new" in bridge.log.read_bytes(), "connected", 30))
+    asyncio.run(publish(range(1, 4)))
+    asyncio.run(until(lambda: stored() == [1, 2, 3], "in Kafka", 20))
+    assert bridge.stop() == 0
+    asyncio.run(publish(range(4, 8)))
+    bridge.start()
+    asyncio.run(until(lambda: stored() == [1, 2, 3, 4, 5, 6, 7], "the rest in Kafka, once", 30))
+    assert b"session resumed" in bridge.log.read_bytes()

@@ -1,0 +1,55 @@
+"""The cloud's configuration file as a whole: the rooms' sections put together; where it is, and what if it is wrong."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from dmpd.bridge.settings import BridgeSettings
+from dmpd.cloud_registry.settings import CloudRegistrySettings
+from dmpd.runtime import exit_codes
+from dmpd.runtime.config import ConfigError, load
+from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, MqttSettings, TopicSettings
+
+DEFAULT_CONFIG: Final = Path("/etc/dmpd/dmpd.yaml")
+SETTLE_S: Final = 1.1
+"""supervisord counts an end within startsecs (1 s) as a failed start and tries again; later it shows EXITED."""
+
+
+class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``dmpd.yaml``: one file for all cloud daemons and for dmpctl."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    mqtt: MqttSettings = MqttSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    cloud_registry: CloudRegistrySettings = CloudRegistrySettings()
+    log: LogSettings = LogSettings()
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE``, default ``DMPD_CONFIG`` or /etc/dmpd/dmpd.yaml."""
+    default = Path(os.environ.get("DMPD_CONFIG", DEFAULT_CONFIG))
+    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"default {default}")
+
+
+def load_cloud_config(args: argparse.Namespace) -> CloudConfig:
+    """Load ``--config``.
+
+    Raises:
+        ConfigError: It cannot be used; ``commands.run`` says so and exits 78.
+    """
+    return load(args.config, CloudConfig)
+
+
+def refuse_config(error: ConfigError) -> int:
+    """Print the problems; under supervisord stay for startsecs, so that it shows EXITED and does not loop."""
+    print(error, file=sys.stderr)
+    if "SUPERVISOR_ENABLED" in os.environ:
+        time.sleep(SETTLE_S)
+    return exit_codes.CONFIG

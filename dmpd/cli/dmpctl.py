@@ -1,0 +1,20 @@
+"""The ``dmpctl`` program: what an operator asks."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dmpd.cli import commands
+
+COMMANDS: Final = {
+    "devices": "dmpd.cli.ctl_devices",
+    "device": "dmpd.cli.ctl_device",
+    "raes": "dmpd.cli.ctl_raes",
+    "watch": "dmpd.cli.ctl_watch",
+    "status": "dmpd.cli.ctl_status",
+    "verify": "dmpd.cli.ctl_verify",
+    "check-config": "dmpd.cli.check_config",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return commands.run("dmpctl", "Ask dmpd: devices, RAEs, the state of its parts.", COMMANDS, argv)

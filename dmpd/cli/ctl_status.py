@@ -1,0 +1,97 @@
+"""``dmpctl status``: how the parts are and how far each is behind.
+
+Exit codes: 0 everything answers and is ready, 1 something is not, 78 the configuration is wrong.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmpd.cli.config import CloudConfig, add_config_argument, load_cloud_config
+from dmpd.runtime import exit_codes, health, kafka_admin
+from dmpd.runtime.database import DatabaseUnreachableError, connect
+from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError
+
+HELP: Final = "health of the parts, and lag"
+_NOT_READY: Final = 1
+
+
+class PartHealth(msgspec.Struct, frozen=True):
+    """One part as ``dmpctl`` finds it."""
+
+    name: str
+    ready: bool
+    said: str
+    details: dict[str, Any] = {}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = load_cloud_config(args)
+    found = [
+        _daemon("bridge", settings.bridge.health_bind),
+        _daemon("cloud-registry", settings.cloud_registry.health_bind),
+        _kafka(settings),
+        _database(settings),
+    ]
+    if args.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        Console(highlight=False, markup=False).print(_table(found))
+    return exit_codes.OK if all(part.ready for part in found) else _NOT_READY
+
+
+def _daemon(name: str, bind: str) -> PartHealth:
+    try:
+        code, _ = health.fetch(bind, "/readyz")
+        _, body = health.fetch(bind, "/status")
+    except OSError as error:
+        return PartHealth(name, ready=False, said=f"no answer at {bind}: {error}")
+    details: dict[str, Any] = json.loads(body)
+    reason = details.get("reason")
+    said = f"{details.get('state')}{f': {reason}' if reason else ''}"
+    return PartHealth(name, ready=code == 200 and details.get("state") == "ready", said=said, details=details)
+
+
+def _kafka(settings: CloudConfig) -> PartHealth:
+    stream = settings.cloud_registry.stream
+    try:
+        lag = kafka_admin.group_lag(settings.kafka, stream.group, stream.topic)
+        dead = kafka_admin.list_end_offsets(settings.kafka, stream.dead_letter_topic)
+    except (KafkaUnreachableError, KafkaRefusedError) as error:
+        return PartHealth("kafka", ready=False, said=str(error))
+    details = {"lag": sum(lag.values()), "lag_by_partition": lag, "dead_letters": sum(dead.values())}
+    said = f"lag {details['lag']} of {stream.group} in {stream.topic}, {details['dead_letters']} dead letters ever"
+    return PartHealth("kafka", ready=True, said=said, details=details)
+
+
+def _database(settings: CloudConfig) -> PartHealth:
+    started_s = time.monotonic()
+    try:
+        with connect(settings.database, application="dmpctl") as connection:
+            connection.execute("SELECT 1")
+    except DatabaseUnreachableError as error:
+        return PartHealth("database", ready=False, said=str(error))
+    took_ms = (time.monotonic() - started_s) * 1000
+    return PartHealth("database", ready=True, said=f"answers after {took_ms:.0f} ms")
+
+
+def _table(found: Sequence[PartHealth]) -> Table:
+    table = Table()
+    for column in ("part", "ready", "what it says"):
+        table.add_column(column, overflow="fold")
+    for part in found:
+        word = Text("yes", style="green") if part.ready else Text("no", style="red")
+        table.add_row(part.name, word, part.said)
+    return table

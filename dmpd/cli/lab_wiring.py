@@ -1,0 +1,93 @@
+"""Wires the lab to what the other programs offer: their queries, their status, their comparison.
+
+Programs do not import each other, so the lab's room only names what it needs; here stands who gives it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dmpd.cloud_registry.figures import Figures
+from dmpd.lab import daemon_config, lan_parts
+from dmpd.lab.observation import DatabaseTotals, EdgeTotals
+from dmpd.lab.observer import KafkaOffsets, Observer, Probes
+from dmpd.lab.platform import DATABASE, Lab
+from dmpd.lab.status import daemon_status
+from dmpd.lab.tally import KafkaTally
+from dmpd.runtime import kafka_admin
+from dmpd.runtime.kafka import KafkaUnreachableError
+from dmpd.runtime.kafka_reader import TopicReader
+from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, TopicSettings
+from dmpd.stream.settings import StreamSettings
+
+
+def make_observer(lab: Lab) -> Observer:
+    """An observer of this lab, not yet started."""
+    kafka = KafkaSettings(bootstrap_servers=lab.kafka.bootstrap_servers)
+    folder = lab.folder
+    probes = Probes(
+        edge=lambda: edge_totals(_edge_statuses(lab)),
+        offsets=lambda: _offsets(kafka),
+        bridge_in_flight=lambda: int(_required(daemon_config.bridge_health(folder))["in_flight_messages"]),
+        ring_bytes=lambda: ring_bytes(_required(daemon_config.cloud_registry_health(folder))),
+        database=LabDatabase(lab),
+    )
+    return Observer(probes, KafkaTally(TopicReader(kafka, TopicSettings().info, start="beginning")))
+
+
+def edge_totals(statuses: Sequence[Mapping[str, Any]]) -> EdgeTotals:
+    """Sum of what the RAEs' control sockets say; a simulation speaks for all its RAEs."""
+    raes = [rae for status in statuses for rae in status.get("raes", {"": status}).values()]
+    return EdgeTotals(
+        committed=sum(int(rae["committed"]) for rae in raes),
+        outbox_rows=sum(int(rae["outbox_rows"]) for rae in raes),
+        connected=sum(bool(rae["connected"]) for rae in raes),
+        raes=len(raes),
+    )
+
+
+def ring_bytes(status: Mapping[str, Any]) -> int:
+    """Bytes that wait in the rings of the Cloud Registry's workers."""
+    return sum(int(partition["ring_used_bytes"]) for partition in status["partitions"].values())
+
+
+def _edge_statuses(lab: Lab) -> list[Mapping[str, Any]]:
+    binds = [daemon_config.simulate_health(lab.folder)]
+    if lab.info.lan:
+        binds.append(lan_parts.LanParts(lab.folder).health)
+    return [_required(bind) for bind in binds]
+
+
+def _required(bind: str) -> Mapping[str, Any]:
+    status = daemon_status(bind)
+    if not status:
+        raise ConnectionError(f"{bind} does not answer")
+    return status
+
+
+def _offsets(kafka: KafkaSettings) -> KafkaOffsets:
+    """Where the topic ends and what the group committed at least (the lag is asked after the ends)."""
+    topic = TopicSettings().info
+    try:
+        ends = kafka_admin.list_end_offsets(kafka, topic)
+        lag = kafka_admin.group_lag(kafka, StreamSettings().group, topic)
+    except KafkaUnreachableError as error:
+        raise ConnectionError(str(error)) from error
+    return KafkaOffsets(ends, {number: end - lag[number] for number, end in ends.items()})
+
+
+class LabDatabase:
+    """The database as the lab's observer sees it; one connection, for one thread."""
+
+    def __init__(self, lab: Lab) -> None:
+        settings = DatabaseSettings(conninfo=lab.postgresql.conninfo(DATABASE), connect_timeout_s=2)
+        self._figures = Figures(settings, application="dmpd-lab")
+
+    def totals(self) -> DatabaseTotals:
+        found = self._figures.totals()
+        return DatabaseTotals(rows=found.rows, revs=found.revs, by_state=dict(found.by_state), stale=found.stale)
+
+    def delays_ms(self) -> Sequence[float]:
+        return self._figures.delays_ms()
+
+    def lan_states(self) -> Mapping[str, str]:
+        return self._figures.states_by_hostname(lan_parts.RAE)

@@ -217,6 +217,11 @@ class Engine:
         message = self.registry.checkpoint(session, epoch=self.journal.epoch, at=utc_now())
         return None if message is None else encode(message)
 
+    @property
+    def opened(self) -> bool:
+        """Whether the store is open: from then on devices are kept, connected or not."""
+        return self._opened.is_set()
+
     def problems(self) -> list[str]:
         """What makes this RAE degraded; empty = ready."""
         found = []
@@ -256,7 +261,7 @@ class Engine:
     @property
     def _outbox_age_s(self) -> float:
         at_ms = self.journal.oldest_at_ms
-        return 0.0 if at_ms is None or not self.journal.rows else max(0.0, time.time() - at_ms / 1000)
+        return 0.0 if at_ms is None else max(0.0, time.time() - at_ms / 1000)
 
     async def _open(self) -> bool:
         """Open the store, however long the disk refuses; False if told to stop before."""

@@ -84,6 +84,8 @@ def _beat(watchdog: Watchdog | None) -> None:
 
 
 def _report(engines: Sequence[Engine], lifecycle: Lifecycle) -> None:
+    if lifecycle.state == "starting" and not all(engine.opened for engine in engines):
+        return
     problems = [f"{engine.rae}: {problem}" for engine in engines for problem in engine.problems()]
     lifecycle.set_state("degraded" if problems else "ready", "; ".join(problems[:3]))
     metrics.outbox_rows.set(sum(engine.journal.rows for engine in engines))

@@ -78,7 +78,7 @@ class Journal:
         """Whether there is a connection: only then rows are loaded, and thereby frozen."""
         self.trouble: str | None = None
         """What the disk refused last, until it works again."""
-        self.oldest_at_ms: int | None = None
+        self._oldest_at_ms: int | None = None
         self._seq_limit = 0
         self._sent_limit = 0
         self._run = 0
@@ -92,6 +92,11 @@ class Journal:
     def ready(self) -> bool:
         """Whether there is an epoch on the disk: nothing may be sent under one that a crash would forget."""
         return self._store is not None and self.epoch > 0 and not self._unwritten
+
+    @property
+    def oldest_at_ms(self) -> int | None:
+        """When the oldest row not yet durable was written; None = there is none."""
+        return (self.window.oldest_at_ms or self._oldest_at_ms) if self.rows else None
 
     @property
     def behind(self) -> int:
@@ -127,7 +132,7 @@ class Journal:
             self._sent_limit = self._frozen_at_start = loaded.sent_through
             self._run = self._run_limit = loaded.run
             self.rows, self.bytes_held = loaded.outbox_rows, loaded.outbox_bytes
-            self.oldest_at_ms = await self._on_disk(self._store.oldest_at_ms)
+            self._oldest_at_ms = await self._on_disk(self._store.oldest_at_ms)
             now_s, at = time.monotonic(), utc_now()
             if loaded.epoch == 0:
                 self._registry.rebuild(known, now_s=now_s, at=at)
@@ -180,13 +185,13 @@ class Journal:
     async def tidy(self, *, final: bool = False) -> None:
         """Once a second or so: delete durable rows, keep the bounds, know the oldest row's age."""
         if not self._durable and self.rows == 0 and not final:
-            self.oldest_at_ms = None
             return
         async with self._lock:
             try:
                 if self._durable:
                     await self._flush_durable()
-                self.oldest_at_ms = await self._on_disk(self._opened().oldest_at_ms)
+                if not self.window:
+                    self._oldest_at_ms = await self._on_disk(self._opened().oldest_at_ms)
                 await self._keep_bounds()
             except StoreError as error:
                 await self._troubled(error)
@@ -245,10 +250,10 @@ class Journal:
         self._sent_limit = int(commit.meta.get("sent_through", self._sent_limit))
         self.rows += len(commit.rows) - deleted.rows
         self.bytes_held += sum(len(row.payload) for row in commit.rows) - deleted.bytes
+        if self.rows == len(commit.rows):
+            self._oldest_at_ms = commit.rows[0].at_ms if commit.rows else None
         if direct:
             self.window.load(commit.rows)
-        if self.oldest_at_ms is None and commit.rows:
-            self.oldest_at_ms = commit.rows[0].at_ms
         revisions = self._registry.committed(plan)
         self.committed += revisions
         metrics.revisions.inc(max(0, revisions))

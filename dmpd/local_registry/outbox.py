@@ -77,6 +77,11 @@ class Window:
         return max(0, WINDOW_ROWS_MAX - len(self._flights)), max(0, WINDOW_BYTES_MAX - self.bytes_held)
 
     @property
+    def oldest_at_ms(self) -> int | None:
+        """When the first row was written; None = nothing is loaded."""
+        return next(iter(self._flights.values())).row.at_ms if self._flights else None
+
+    @property
     def bridge_absent(self) -> bool:
         """Whether the last answer was that nobody subscribes to our topics."""
         return self._absent_s is not None

@@ -123,7 +123,7 @@ class Presence:
 
     def _judge(self, judged: DeviceState, now_s: float) -> None:
         if judged != self._judged:
-            if self._judged != "unknown":
+            if self._judged != "unknown" and "offline" in (judged, self._judged):  # standby and back is a button
                 self._penalty = self._decayed(now_s) + FLAP_PENALTY
                 self._penalty_at_s = now_s
                 if self._penalty > FLAP_SUPPRESS:

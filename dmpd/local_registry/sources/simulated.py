@@ -13,6 +13,8 @@ from typing import Final
 
 from dmpd.local_registry.source import Evidence, LanSignal
 
+LEAVE_EVERY_S: Final = 1200.0
+"""How long a device stays, on average."""
 AWAY_MIN_S: Final = 3.0
 AWAY_MAX_S: Final = 15.0
 QUEUE_MAX: Final = 10_000
@@ -31,7 +33,7 @@ class _Device:
 
     def __init__(self, number: int, serial: int, random: Random) -> None:
         self.number = number
-        self.mac = _mac(random)
+        self.mac = self.mac_before = _mac(random)
         self.ip = f"10.{20 + (number >> 16 & 0x3F)}.{number >> 8 & 0xFF}.{number & 0xFF}"
         self.esn = _esn(random)
         self.manufacturer, self.model = random.choice(_MODELS)
@@ -67,6 +69,8 @@ class SimulatedLan:
         """
         self._random = Random(seed)  # noqa: S311 - a simulation wants to be repeatable
         self._rate_per_s = rate_per_s
+        # By time and not by changes: under load they would all be flapping.
+        self._leave_share = min(0.05, devices / (LEAVE_EVERY_S * rate_per_s)) if rate_per_s > 0 else 0.0
         self._now_s = now_s
         self._serial = 0
         self.devices = [self._new_device(number) for number in range(1, devices + 1)]
@@ -116,33 +120,34 @@ class SimulatedLan:
         return evidence
 
     def _happening(self, device: _Device, now_s: float) -> Evidence:
+        if self._random.random() < self._leave_share:
+            self._leave(device, now_s)
+            return Evidence(source=self.name, seen_at_s=now_s, mac=device.mac_before, gone=True)
         dice = self._random.random()
-        if dice < 0.60:
+        if dice < 0.65:
             busy = device.attributes["test_state"] == b'"in_test"'
             device.attributes["test_state"] = b'"available"' if busy else b'"in_test"'
             return self._facts(device, "test_state")
-        if dice < 0.85:
+        if dice < 0.90:
             device.attributes["build"] = b"%d" % (int(device.attributes["build"]) + 1)
             return self._facts(device, "build")
-        if dice < 0.93:
+        if dice < 0.98:
             device.power = "standby" if device.power == "on" else "on"
-            return self._sighting(device)
-        if dice < 0.95:
+        else:
             device.esn = _esn(self._random)
-            return self._sighting(device)
-        gone = Evidence(source=self.name, seen_at_s=now_s, mac=device.mac, gone=True)
-        self._leave(device, now_s, dice)
-        return gone
+        return self._sighting(device)
 
-    def _leave(self, device: _Device, now_s: float, dice: float) -> None:
+    def _leave(self, device: _Device, now_s: float) -> None:
         """It goes and comes back as it was, rarely under another MAC, or as quite another device."""
         device.present = False
+        device.mac_before = device.mac
         returning = device
-        if dice > 0.995:
+        dice = self._random.random()
+        if dice > 0.9:
             returning = self._new_device(device.number)
             returning.present = False
             self.devices[self.devices.index(device)] = returning
-        elif dice > 0.985:
+        elif dice > 0.7:
             device.mac = _mac(self._random)
         away_s = AWAY_MIN_S + self._random.random() * (AWAY_MAX_S - AWAY_MIN_S)
         heapq.heappush(self._returns, (now_s + away_s, self._serial, returning))

@@ -24,7 +24,7 @@ from dmpd.model.codec import encode
 from dmpd.model.messages import Durable
 from dmpd.model.topics import RAE_SESSION, ack_topic
 from dmpd.runtime.backoff import Backoff
-from dmpd.runtime.kafka import RecordProducer
+from dmpd.runtime.kafka import RecordProducer, is_record_fault
 from dmpd.runtime.mqtt import SESSION_TAKEN_OVER, Message, MqttRefusedError, MqttUnreachableError
 from dmpd.runtime.settings import MqttSettings, TopicSettings
 
@@ -32,6 +32,7 @@ CLIENT_ID: Final = "svc-bridge"
 FILTERS: Final = ("dmp/v1/+/+/info", "dmp/v1/+/+/rsp/+")
 TICK_S: Final = 0.1
 STABLE_S: Final = 60.0
+DEAD_LOG_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Uplink:
         self._trouble = Backoff(settings.retry_first_s, settings.retry_max_s, random=random)
         self._takeovers = Backoff(settings.takeover_retry_first_s, settings.takeover_retry_max_s, random=random)
         self._delivery: Delivery | None = None
+        self._producer_failure = ""
+        self._dead_logged_s: dict[str, float] = {}
         self._client: Client | None = None
         self._early: list[Message] = []
         self._reading = True
@@ -166,12 +169,12 @@ class Uplink:
     # --- connections
 
     def _may_connect(self) -> bool:
-        return self._delivery is None or self._gate.state(time.monotonic()) is GateState.OPEN
+        return self._has_no_producer() or self._gate.state(time.monotonic()) is GateState.OPEN
 
     async def _one_connection(self) -> float:
         """From connect to its end; returns how long to wait before the next one, in seconds."""
-        if self._delivery is None:
-            return self._failed("producer", "the Kafka producer failed")
+        if self._has_no_producer():
+            return self._failed("producer", self._producer_failure)
         epoch = self._acks.new_connection()
         self._early.clear()
         self._left_for_kafka = self._paused = False
@@ -202,9 +205,9 @@ class Uplink:
         if self._stop.is_set():
             client.abort()
             return 0
-        if self._delivery is None:  # it failed while we connected
+        if self._has_no_producer():  # it failed while we connected
             client.abort()
-            return self._failed("producer", "the Kafka producer failed")
+            return self._failed("producer", self._producer_failure)
         self._read_or_pause()
         early, self._early = self._early, []
         self._acknowledge(early)
@@ -226,6 +229,8 @@ class Uplink:
         if self._left_for_kafka:
             self.problem = "Kafka does not answer; left the broker until it does"
             return 0
+        if self._has_no_producer():
+            return self._failed("producer", self._producer_failure)
         if time.monotonic() - began_s > STABLE_S:
             self._trouble.reset()
             self._takeovers.reset()
@@ -236,7 +241,7 @@ class Uplink:
         taken_over = reason_code == SESSION_TAKEN_OVER  # two bridges must not fight over the name
         delay_s = (self._takeovers if taken_over else self._trouble).next_s()
         hint = "; does a second bridge run?" if taken_over else ""
-        _log.warning("broker: %s%s; again in %.1f s", sentence, hint, delay_s)
+        _log.warning("connection %s: %s%s; again in %.1f s", outcome, sentence, hint, delay_s)
         self.problem = sentence
         return delay_s
 
@@ -264,6 +269,10 @@ class Uplink:
 
     def _count_dead(self, reason: str, topic: str) -> None:
         metrics.dead_letters.labels(reason).inc()
+        now_s = time.monotonic()
+        if now_s - self._dead_logged_s.get(reason, -DEAD_LOG_S) < DEAD_LOG_S:
+            return  # the metric counts them all; the log is no target for a flood
+        self._dead_logged_s[reason] = now_s
         _log.warning("dead letter (%s): a message on %r", reason, topic[:256])
 
     def _read_or_pause(self) -> None:
@@ -321,8 +330,8 @@ class Uplink:
         """Send what Kafka refused to the dead-letter topic; False if that is no way out and all begins anew."""
         assert flight.error is not None
         metrics.undelivered.inc()
-        if delivery.fatal is not None or flight.record.reason is not None:
-            self._begin_anew(delivery.fatal or f"a dead letter was refused: {flight.error}")
+        if delivery.fatal is not None or flight.record.reason is not None or not is_record_fault(flight.error):
+            self._begin_anew(delivery.fatal or f"{flight.record.topic}: {flight.error}")
             return False
         self._count_dead("undeliverable", flight.record.key.decode(errors="replace"))
         record = dead_letter(flight.record, self._topics, reason="undeliverable", detail=flight.error)
@@ -361,13 +370,17 @@ class Uplink:
 
     # --- the producer's life
 
+    def _has_no_producer(self) -> bool:
+        return self._delivery is None
+
     def _new_producer(self) -> None:
         metrics.producers.inc()
         self._delivery = Delivery(self._make_producer(), self._gate, on_reports=self._on_reports)
 
     def _begin_anew(self, reason: str) -> None:
         """Drop producer and connection, nothing acknowledged: the broker delivers what was in flight again."""
-        _log.error("Kafka producer: %s; beginning anew", reason)
+        _log.error("Kafka: %s; nothing is acknowledged, beginning anew", reason)
+        self._producer_failure = f"Kafka: {reason}"
         delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.close()

@@ -21,6 +21,17 @@ OnDelivery = Callable[[str | None], None]
 Headers = Sequence[tuple[str, bytes]]
 
 _REFUSALS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001 - the client's own names
+_RECORD_FAULTS: Final = frozenset(
+    KafkaError(code).str()
+    for code in (
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+    )
+)
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +45,11 @@ class KafkaRefusedError(Exception):
 
 class ProducerQueueFullError(Exception):
     """The producer's queue is full: serve ``poll`` and try again."""
+
+
+def is_record_fault(sentence: str) -> bool:
+    """Whether a delivery failed for what the record is (too large, invalid) and would again; else Kafka is at fault."""
+    return sentence in _RECORD_FAULTS
 
 
 class RecordProducer(Protocol):
@@ -54,6 +70,8 @@ class RecordProducer(Protocol):
         on_delivery: OnDelivery,
     ) -> None:
         """Queue one record. ``on_delivery`` runs in ``poll`` or ``flush``: None = acknowledged by all in-sync replicas.
+
+        What the client refuses by itself (too large, no such partition, fatal state) is reported at once, in here.
 
         Raises:
             ProducerQueueFullError: No room; nothing was queued.
@@ -183,6 +201,8 @@ class Producer:
             )
         except BufferError as error:
             raise ProducerQueueFullError from error
+        except confluent_kafka.KafkaException as error:
+            on_delivery(error.args[0].str())
 
     def poll(self, timeout_s: float) -> int:
         return int(self._client.poll(timeout_s))

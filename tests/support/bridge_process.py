@@ -44,6 +44,10 @@ class BridgeProcess:
         self._process.wait(10)
         self._process = None
 
+    def terminate(self) -> None:
+        """TERM, and do not wait."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def stop(self, *, timeout_s: float = 30.0) -> int | None:
         """TERM; returns the exit code, None if it did not run."""
         process, self._process = self._process, None

@@ -221,12 +221,23 @@ async def test_what_kafka_refuses_goes_to_the_dead_letters_and_is_acknowledged_i
 async def test_if_the_dead_letter_is_refused_too_all_begins_anew() -> None:
     async with running(Rig()) as rig:
         rig.broker.publish(TOPIC, change(1))
-        rig.producer.report(0, "refused")
+        rig.producer.report(0, "Broker: Message size too large")
         await until(lambda: len(rig.producer.sent) == 2, "sent as a dead letter")
         rig.producer.report(1, "refused")
         await until(lambda: len(rig.broker.connections) == 2 and len(rig.producers) == 2, "begun anew")
         assert rig.broker.connections[0].acked == []
         assert rig.producer.values() == [change(1)]
+
+
+@async_test
+async def test_what_is_kafkas_own_fault_is_no_dead_letter() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        rig.producer.report(0, "Broker: Topic authorization failed")
+        await until(lambda: len(rig.broker.connections) == 2 and len(rig.producers) == 2, "begun anew")
+        assert rig.producers[0].values("dmp.info.dead") == []
+        assert rig.broker.connections[0].acked == []
+        await until(lambda: rig.uplink.problem is None, "all well again")
 
 
 @async_test

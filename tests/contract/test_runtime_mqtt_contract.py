@@ -1,0 +1,246 @@
+"""What dmpd needs of an MQTT client and broker: the twin and Mosquitto pass the same tests, on both event loops."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+from dmpd.runtime.mqtt import Message, MqttClient, MqttUnreachableError, Will
+from dmpd.runtime.mqtt_memory import MemoryBroker, matches
+from dmpd.runtime.settings import MqttSettings
+
+DEADLINE_S = 10.0
+
+
+class Bench:
+    """Connects principals to the broker under test and collects what they get."""
+
+    def __init__(self, connect, settings: Callable[[str], MqttSettings]) -> None:
+        self._connect = connect
+        self._settings = settings
+        self.tag = uuid.uuid4().hex[:8]
+
+    def rae(self, name: str) -> str:
+        return f"{name}-{self.tag}"
+
+    async def client(self, principal: str, **options):
+        messages: list[Message] = []
+        pubacks: list[tuple[int, int]] = []
+        defaults = {"clean_start": True, "session_expiry_s": 0, "will": None, "receive_maximum": 100}
+        client = await self._connect(
+            self._settings(principal),
+            client_id=principal,
+            on_message=messages.append,
+            on_puback=lambda mid, code: pubacks.append((mid, code)),
+            **(defaults | options),
+        )
+        return client, messages, pubacks
+
+
+@pytest.fixture(
+    params=[
+        "twin",
+        pytest.param("mosquitto", marks=pytest.mark.services),
+        pytest.param("mosquitto-uvloop", marks=pytest.mark.services),
+    ]
+)
+def run(request):
+    """Runs a coroutine function with a bench on the chosen broker and loop."""
+    if request.param == "twin":
+
+        def start(test):
+            async def main():
+                broker = MemoryBroker(allow=acl)
+                await test(Bench(broker.connect, lambda _: MqttSettings()))
+
+            asyncio.run(main())
+    else:
+        service = request.getfixturevalue("mosquitto")
+        runner = uvloop.run if request.param.endswith("uvloop") else asyncio.run
+
+        def start(test):
+            runner(test(Bench(MqttClient.connect, service.settings)))
+
+    return start
+
+
+def acl(principal: str, action: str, topic: str) -> bool:
+    """The acl_file's lines that these tests touch."""
+    if principal == "svc-bridge":
+        return action == "read" or topic.endswith("/ack")
+    if action == "write":
+        return topic.startswith(f"dmp/v1/{principal}/") and topic.endswith("/info")
+    return topic in (f"dmp/v1/{principal}/rae/ack", f"dmp/v1/{principal}/rae/info")
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    deadline_s = asyncio.get_running_loop().time() + DEADLINE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline_s, f"not within {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+def test_messages_arrive_in_order_and_pubacks_name_their_mid(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        reader, got, _ = await bench.client("svc-bridge")
+        assert await reader.subscribe([f"dmp/v1/{rae}/+/info"]) == [1]
+        writer, _, pubacks = await bench.client(rae)
+        mids = [writer.publish(f"dmp/v1/{rae}/rae/info", b"%d" % n, qos=1) for n in range(50)]
+        await until(lambda: len(got) == 50 and len(pubacks) == 50, "50 messages and PUBACKs")
+        assert [message.payload for message in got] == [b"%d" % n for n in range(50)]
+        assert sorted(pubacks) == [(mid, 0) for mid in sorted(mids)]
+        await writer.disconnect()
+        await reader.disconnect()
+
+    run(test)
+
+
+def test_unacknowledged_messages_come_again_on_the_next_connection(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        reader, got, _ = await bench.client("svc-bridge", session_expiry_s=60)
+        await reader.subscribe([f"dmp/v1/{rae}/+/info"])
+        writer, _, _ = await bench.client(rae)
+        for n in range(6):
+            writer.publish(f"dmp/v1/{rae}/rae/info", b"%d" % n, qos=1)
+        await until(lambda: len(got) == 6, "six messages")
+        reader.ack(got[0])
+        await asyncio.sleep(0.1)  # lets the PUBACK leave; the assertion below is what proves it
+        reader.abort()
+        again, got, _ = await bench.client("svc-bridge", clean_start=False)
+        assert again.session_present
+        await until(lambda: len(got) == 5, "the five unacknowledged ones")
+        assert [message.payload for message in got] == [b"1", b"2", b"3", b"4", b"5"]
+        assert all(message.dup for message in got)
+        await again.disconnect()
+        await writer.disconnect()
+
+    run(test)
+
+
+def test_will_is_published_on_abort_and_not_on_disconnect(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        topic = f"dmp/v1/{rae}/rae/info"
+        reader, got, _ = await bench.client("svc-bridge")
+        await reader.subscribe([topic])
+        polite, _, _ = await bench.client(rae, will=Will(topic=topic, payload=b"lost"))
+        await polite.disconnect()
+        rude, _, _ = await bench.client(rae, will=Will(topic=topic, payload=b"lost"))
+        rude.abort()
+        await until(lambda: got, "the will")
+        assert [message.payload for message in got] == [b"lost"]
+        assert not got[0].retain
+        await reader.disconnect()
+
+    run(test)
+
+
+def test_retained_copy_is_marked_and_comes_once_per_new_subscription(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        topic = f"dmp/v1/{rae}/rae/info"
+        writer, _, pubacks = await bench.client(rae)
+        writer.publish(topic, b"ready", qos=1, retain=True)
+        await until(lambda: pubacks, "PUBACK")
+        reader, got, _ = await bench.client("svc-bridge", session_expiry_s=60)
+        await reader.subscribe([topic])
+        await until(lambda: got, "the retained copy")
+        assert got[0].retain
+        reader.ack(got[0])
+        await reader.subscribe([topic])
+        writer.publish(topic, b"live", qos=1)
+        await until(lambda: len(got) == 2, "the live message")
+        assert (got[1].payload, got[1].retain) == (b"live", False)
+        await reader.disconnect()
+        await writer.disconnect()
+
+    run(test)
+
+
+def test_foreign_topic_is_refused_with_0x87_and_nobody_listening_is_0x10(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        writer, _, pubacks = await bench.client(rae)
+        foreign = writer.publish(f"dmp/v1/{bench.rae('S')}/rae/info", b"x", qos=1)
+        alone = writer.publish(f"dmp/v1/{rae}/rae/info", b"x", qos=1)
+        await until(lambda: len(pubacks) == 2, "two PUBACKs")
+        assert dict(pubacks) == {foreign: 0x87, alone: 0x10}
+        await writer.disconnect()
+
+    run(test)
+
+
+def test_second_connection_of_a_name_ends_the_first(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        first, _, _ = await bench.client(rae)
+        second, _, _ = await bench.client(rae)
+        await until(first.closed.done, "the first is closed")
+        assert not second.closed.done()
+        await second.disconnect()
+        assert second.closed.done()
+
+    run(test)
+
+
+def test_paused_reading_delivers_nothing_until_resumed(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        reader, got, _ = await bench.client("svc-bridge")
+        await reader.subscribe([f"dmp/v1/{rae}/+/info"])
+        writer, _, pubacks = await bench.client(rae)
+        reader.pause_reading()
+        for n in range(20):
+            writer.publish(f"dmp/v1/{rae}/rae/info", b"%d" % n, qos=1)
+        await until(lambda: len(pubacks) == 20, "PUBACKs")
+        assert got == []
+        reader.resume_reading()
+        await until(lambda: len(got) == 20, "all after the resume")
+        await reader.disconnect()
+        await writer.disconnect()
+
+    run(test)
+
+
+@pytest.mark.services
+def test_missing_certificate_is_named(mosquitto):
+    settings = mosquitto.settings("R-nofile")
+    broken = MqttSettings(
+        port=settings.port, ca_file=settings.ca_file, cert_file="/nowhere/client.crt", key_file=settings.key_file
+    )
+
+    async def main() -> None:
+        await MqttClient.connect(
+            broken,
+            client_id="R-nofile",
+            clean_start=False,
+            session_expiry_s=0,
+            will=None,
+            on_message=lambda _: None,
+            on_puback=lambda *_: None,
+            receive_maximum=10,
+        )
+
+    with pytest.raises(MqttUnreachableError, match=r"/nowhere/client\.crt"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "covered"),
+    [
+        ("a/+/c", "a/b/c", True),
+        ("a/+/c", "a/b/d", False),
+        ("a/#", "a/b/c", True),
+        ("a/#", "a", True),
+        ("#", "$SYS/x", False),
+        ("+/x", "$SYS/x", False),
+        ("$SYS/#", "$SYS/x", True),
+        ("a/+", "a/b/c", False),
+    ],
+)
+def test_filters(pattern, topic, covered):
+    assert matches(pattern, topic) is covered

@@ -1,0 +1,117 @@
+"""What the steps of one device session do to its row: the rules of ``dmpd.model``, and what is worth remembering.
+
+Pure. The sink calls it twice: on rows read without a lock, to leave out what changes nothing, and on locked rows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from msgspec import UNSET, Struct
+
+from dmpd.cloud_registry.gather import Step, Unit
+from dmpd.model.apply import DeviceRow, apply
+from dmpd.model.fold import Foldable, fold_all, fold_of
+from dmpd.model.messages import Change, Checkpoint, Closed, Event, Roster
+from dmpd.model.rae import apply_roster
+from dmpd.model.record import DeviceState
+from dmpd.stream.handler import Record
+
+
+class EventRow(Struct, frozen=True, kw_only=True):
+    """One row of ``device_event``. ``(rae, session, at, seq, code)`` is the message's own identity."""
+
+    rae: str
+    session: str
+    at: datetime
+    seq: int
+    code: str
+    epoch: int
+    detail: Mapping[str, object]
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """``row`` is the very object that was given if nothing changed; ``record`` is the last one that changed it."""
+
+    row: DeviceRow | None
+    record: Record | None
+    events: Sequence[EventRow]
+
+
+def decide(unit: Unit, row: DeviceRow | None) -> Decision:
+    """Apply the steps of ``unit`` to ``row`` (``None``: never heard of)."""
+    events: list[EventRow] = []
+    run: list[Step] = []
+    changed_by: Record | None = None
+
+    def end_run() -> None:
+        nonlocal row, changed_by
+        if not run:
+            return
+        messages = [step.message for step in run if isinstance(step.message, Foldable)]
+        after, _ = apply(row, fold_all(map(fold_of, messages)), rae=unit.rae, session=unit.session)
+        if after is not row:
+            events.extend(_history(row, messages))
+            row, changed_by = after, run[-1].record
+        run.clear()
+
+    for step in unit.steps:
+        message = step.message
+        if isinstance(message, Foldable):
+            run.append(step)
+        elif isinstance(message, Event):
+            events.append(event_row(message))
+        elif isinstance(message, Roster):
+            end_run()
+            if row is not None and (after := apply_roster(row, message)) is not row:
+                row, changed_by = after, step.record
+    end_run()
+    return Decision(row=row, record=changed_by, events=events)
+
+
+def event_row(event: Event) -> EventRow:
+    return EventRow(
+        rae=event.rae,
+        session=event.session,
+        at=event.at,
+        seq=event.seq or 0,
+        code=event.code,
+        epoch=event.epoch,
+        detail=event.detail,
+    )
+
+
+def newest(unit: Unit) -> tuple[int, int] | None:
+    """The highest ``(epoch, rev)`` of the unit; ``None`` if a stored position cannot tell that it is old."""
+    highest = (0, 0)
+    for _, message in unit.steps:
+        if not isinstance(message, Change | Checkpoint):
+            return None
+        highest = max(highest, (message.epoch, message.rev))
+    return highest
+
+
+def _history(row: DeviceRow | None, messages: Iterable[Foldable]) -> Iterable[EventRow]:
+    """State by state what the messages say beyond ``row``: also what the fold went over."""
+    state: DeviceState | None = row.record.state if row is not None else None
+    for message in messages:
+        if isinstance(message, Closed):
+            yield _event(message, "closed", {"reason": message.reason, "successor": message.successor})
+            return
+        if row is not None and (message.epoch, message.rev) < (row.epoch, row.rev + isinstance(message, Change)):
+            continue
+        said = message.record.state if isinstance(message, Checkpoint) else message.patch.state
+        if said is not UNSET and said != state:
+            yield _event(message, "state", {"from": state, "to": said, "rev": message.rev, "cause": message.cause})
+            state = said
+
+
+def _event(message: Foldable, code: str, detail: Mapping[str, object]) -> EventRow:
+    return EventRow(
+        rae=message.rae,
+        session=message.session,
+        at=message.at,
+        seq=message.seq or 0,
+        code=code,
+        epoch=message.epoch,
+        detail=detail,
+    )

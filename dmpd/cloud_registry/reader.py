@@ -1,0 +1,109 @@
+"""Rows as the model knows them, read from the database. Used by the sink and by the queries."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from dmpd.cloud_registry import statements
+from dmpd.model.apply import DeviceRow
+from dmpd.model.record import DeviceRecord, Interface
+from dmpd.runtime.database import Connection
+
+Key = tuple[str, str]
+"""``(rae, session)``."""
+
+
+def read_rows(connection: Connection, keys: Collection[Key]) -> dict[Key, DeviceRow]:
+    """The rows of ``keys`` that exist, without their content's children. No lock."""
+    return _heads(connection.execute(statements.READ, columns(keys)))
+
+
+def lock_rows(connection: Connection, keys: Collection[Key]) -> dict[Key, DeviceRow]:
+    """Like ``read_rows``, and locks them in key order until the transaction ends."""
+    return _heads(connection.execute(statements.LOCK, columns(keys)))
+
+
+def with_content(connection: Connection, rows: Mapping[Key, DeviceRow]) -> dict[Key, DeviceRow]:
+    """``rows`` with interfaces and attributes: read by a statement after the lock, hence never older than it."""
+    if not rows:
+        return {}
+    keys = columns(rows)
+    interfaces: dict[Key, list[Interface]] = {}
+    for rae, session, *values in connection.execute(statements.READ_INTERFACES, keys):
+        interfaces.setdefault((rae, session), []).append(_interface(values))
+    attributes: dict[Key, dict[str, Raw]] = {}
+    for rae, session, name, value in connection.execute(statements.READ_ATTRIBUTES, keys):
+        attributes.setdefault((rae, session), {})[name] = Raw(value.encode())
+    replace = msgspec.structs.replace
+    return {
+        key: replace(
+            row,
+            record=replace(row.record, interfaces=tuple(interfaces.get(key, ())), attributes=attributes.get(key, {})),
+        )
+        for key, row in rows.items()
+    }
+
+
+def columns(keys: Iterable[Key]) -> tuple[list[str], list[str]]:
+    """Keys as the two arrays that the statements take, in key order."""
+    ordered = sorted(keys)
+    return [rae for rae, _ in ordered], [session for _, session in ordered]
+
+
+def _heads(found: Iterable[Sequence[Any]]) -> dict[Key, DeviceRow]:
+    return {(values[0], values[1]): _head(*values) for values in found}
+
+
+def _head(
+    rae: str,
+    session: str,
+    epoch: int,
+    rev: int,
+    seq: int,
+    stale: bool,  # noqa: FBT001 - a row of the database, in the order of its columns
+    absent: bool,  # noqa: FBT001 - likewise
+    closed: Any,
+    successor: str | None,
+    changed_at: Any,
+    *core: Any,
+) -> DeviceRow:
+    esn, esn_source, manufacturer, model, name, state, first_seen, onboarded_at = core
+    return DeviceRow(
+        rae=rae,
+        session=session,
+        epoch=epoch,
+        rev=rev,
+        seq=seq,
+        stale=stale,
+        absent=absent,
+        closed=closed,
+        successor=successor,
+        changed_at=changed_at,
+        record=DeviceRecord(
+            esn=esn,
+            esn_source=esn_source,
+            manufacturer=manufacturer,
+            model=model,
+            name=name,
+            state=state,
+            first_seen=first_seen,
+            onboarded_at=onboarded_at,
+        ),
+    )
+
+
+def _interface(values: Sequence[Any]) -> Interface:
+    mac, ip4, ip6, hostname, vendor_class, client_id, port, oui_vendor, mac_random = values
+    return Interface(
+        mac=mac,
+        ip4=ip4,
+        ip6=tuple(ip6),
+        hostname=hostname,
+        vendor_class=vendor_class,
+        client_id=client_id,
+        port=port,
+        oui_vendor=oui_vendor,
+        mac_random=mac_random,
+    )

@@ -1,0 +1,33 @@
+"""Section ``cloud_registry`` of the cloud's configuration."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from dmpd.runtime.settings import DatabaseSettings, PositiveSeconds
+from dmpd.stream.settings import StreamSettings
+
+
+class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One instance of the Cloud Registry. All instances of one group share the topic's partitions."""
+
+    health_bind: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9102"
+    """``host:port`` or ``unix:/path`` of health and metrics."""
+    stream: StreamSettings = StreamSettings()
+    transaction_sessions_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    """Most device sessions in one transaction. More are hardly faster and hold their locks longer."""
+    transaction_bytes_max: Annotated[int, Meta(ge=64 * 1024, le=8 << 20)] = 4 << 20
+    """Most message bytes in one transaction; CockroachDB refuses statements of 16 MiB."""
+    retry_first_s: PositiveSeconds = 0.05
+    """First wait after the database failed; it doubles, with jitter. Attempts never end: the rings hold what waits."""
+    retry_max_s: PositiveSeconds = 2.0
+
+
+class WorkerSettings(Struct, frozen=True, kw_only=True):
+    """What a worker needs to know; travels to it as JSON."""
+
+    database: DatabaseSettings
+    transaction_sessions_max: int
+    transaction_bytes_max: int
+    retry_first_s: float
+    retry_max_s: float

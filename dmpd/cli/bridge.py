@@ -1,13 +1,18 @@
-"""``dmpd bridge``."""
+"""``dmpd bridge``: carries messages between the MQTT broker and Kafka, without loss and in order.
+
+Exit codes: 0 drained after TERM (a second TERM ends it at once), 64 wrong usage, 70 an error of ours, 78 the
+configuration, or Kafka refuses our credentials.
+"""
 
 import argparse
+from typing import Final
 
 from dmpd.bridge import daemon
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.runtime import log
 from dmpd.runtime.lifecycle import Lifecycle
 
-HELP = "carry messages between the MQTT broker and Kafka"
+HELP: Final = "carries messages between the MQTT broker and Kafka"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -118,7 +118,7 @@ class NeighbourTable:
         return signals
 
     def tick(self, now_s: float) -> list[LanSignal]:
-        """Let time pass: new stations settle, doubts end. To be called some ten times a second."""
+        """Let time pass: new stations settle, doubts end. To be called ten times a second while ``is_waiting``."""
         signals: list[LanSignal] = []
         for mac, station in self._stations.items():
             if station.settles_s is not None and now_s >= station.settles_s:
@@ -128,6 +128,10 @@ class NeighbourTable:
                 station.doubted_s = None
                 signals += self._tell(mac, station, now_s, reach="down", ip=next(iter(station.addresses), None))
         return signals
+
+    def is_waiting(self) -> bool:
+        """Whether time alone will make it say something: a station settles, or a doubt ends."""
+        return any(one.settles_s is not None or one.doubted_s is not None for one in self._stations.values())
 
     def known(self, now_s: float) -> list[LanSignal]:
         """Everything known now, one piece of evidence per address."""

@@ -17,6 +17,7 @@ from dmpd.local_registry.sources.poker import Poker
 from dmpd.local_registry.sources.trouble import Trouble
 
 TICK_S: Final = 0.1
+IDLE_S: Final = 1.0
 RESYNC_INTERVAL_S: Final = 60.0
 """The kernel does not tell everything: that a device goes on talking shows only in the age of its frames."""
 REOPEN_INTERVAL_S: Final = 1.0
@@ -90,7 +91,7 @@ class NeighbourSource:
                 found = self._table.resync(dump, self._now_s())
             else:
                 found = []
-                for event in await feed.events(timeout_s=TICK_S):
+                for event in await feed.events(timeout_s=TICK_S if self._table.is_waiting() else IDLE_S):
                     found += self._table.apply(event, self._now_s())
                 found += self._table.tick(self._now_s())
             if any(isinstance(signal, LanUp) for signal in found):

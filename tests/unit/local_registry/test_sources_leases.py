@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from dmpd.local_registry.sources import metrics
 from dmpd.local_registry.sources.lease_book import LeaseBook, Reading
 from dmpd.local_registry.sources.lease_file import Lease
 from dmpd.local_registry.sources.leases import LeaseSource
@@ -143,8 +144,11 @@ def test_what_is_no_file_is_a_trouble_and_no_exception(tmp_path, caplog, kind):
     path = tmp_path / "leases"
     path.mkdir() if kind == "folder" else os.mkfifo(path)
     source = LeaseSource(path)
-    assert source._look() == []
-    assert source._look() == []
+    troubles = metrics.troubles.labels(source.name)
+    before = troubles._value.get()
+    for _look in range(4):
+        assert source._look() == []
+    assert troubles._value.get() == before + 4, "tried every time"
     assert len(caplog.records) == 1, "said once, not ten times a second"
     path.rmdir() if kind == "folder" else path.unlink()
     path.write_text(LINE.format(expiry=100, n=1))

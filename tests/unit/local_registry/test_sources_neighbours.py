@@ -186,8 +186,20 @@ def test_what_the_kernel_still_believes_does_not_bring_a_pulled_device_back(stor
     dump = [bridge(), port(PORT1, carrier=False), port(PORT2), is_("reachable"), is_("stale", IP2, MAC2)]
     assert story.resync(dump) == []
     assert story.known() == [(MAC1, IP1, "lan1", "down"), (MAC2, IP2, "lan2", "up")]
-    assert story.say(frame()) == [], "an event from before the dump"
+    assert story.say(frame(), is_("reachable")) == [], "events from before the dump"
     assert story.say(port(PORT1), frame()) == [(MAC1, IP1, "lan1", "up")]
+
+
+def test_a_late_event_of_a_dead_port_moves_nobody_there(story):
+    story.say(port(PORT2, carrier=False))
+    assert story.say(frame(MAC1, PORT2)) == []
+    assert (MAC1, IP1, "lan1", "up") in story.known()
+
+
+def test_another_device_at_a_port_does_not_bring_the_pulled_one_back(story):
+    story.say(port(PORT1, carrier=False), port(PORT1))
+    assert story.resync([*LINKS, is_("reachable"), is_("stale", IP2, MAC2)]) == []
+    assert story.say(is_("reachable")) == [(MAC1, IP1, "lan1", "up")], "an answer received now"
 
 
 def test_a_device_that_moved_to_another_port_is_not_pulled_with_the_old_one(story):

@@ -7,6 +7,9 @@ foreign and lower ones. So each candidate carries its assignment epoch, and only
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+_HURRY_S: Final = 0.2
+"""Between attempts that nothing else would delay, after one that was refused."""
+
 
 class Candidate(NamedTuple):
     """What could be committed for one owned partition."""
@@ -48,7 +51,8 @@ class Committer:
             records = sum(c.passed_records - self._passed_before(p, c) for p, c in changed.items())
             # After a refused commit the next try waits for the interval, also when much is due.
             enough = records >= self._records and self._waiting_since_s is None
-            if at_once or enough or waited_s >= self._interval_s:
+            hurry = at_once and (self._waiting_since_s is None or waited_s >= _HURRY_S)
+            if hurry or enough or waited_s >= self._interval_s:
                 return {p: c.offset for p, c in changed.items()}
         elif candidates and waited_s >= self._repeat_s:
             return {p: c.offset for p, c in candidates.items()}

@@ -88,10 +88,23 @@ class StreamConsumer:
             self._client.resume(self._list(partitions))
 
     def seek(self, partition: int, offset: int) -> None:
-        self._client.seek(TopicPartition(self._topic, partition, offset))
+        """Go on at ``offset`` of a partition that is assigned and not paused."""
+        target = TopicPartition(self._topic, partition, offset)
+        try:
+            self._client.seek(target)
+        except KafkaException as error:  # it is not being fetched (yet): only a new start places it
+            metrics.CLIENT_ERRORS.labels(_name(error)).inc()
+            self._start_anew(target)
 
-    def seek_to_beginning(self, partition: int) -> None:
-        self._client.seek(TopicPartition(self._topic, partition, OFFSET_BEGINNING))
+    def start_at_beginning(self, partition: int) -> None:
+        """Go on at the earliest offset there is, after the client found its position out of range and stopped."""
+        self._start_anew(TopicPartition(self._topic, partition, OFFSET_BEGINNING))
+
+    def _start_anew(self, target: TopicPartition) -> None:
+        # Local to the client: the group does not hear of it.
+        self._client.incremental_unassign([target])
+        self._client.incremental_assign([target])
+        self._client.resume([target])
 
     def wake(self, partitions: Sequence[int]) -> None:
         """Wake the client's broker threads, which sleep up to 1 s when all their partitions were paused."""

@@ -40,6 +40,10 @@ class Drain:
         _log.error("%s; back to Kafka: %s", why, remainder(partitions))
         self.exit_now(exit_codes.INTERNAL)
 
+    def end(self) -> None:
+        """It is done: the timer is off."""
+        self._timer.cancel()
+
     def exit_now(self, code: int) -> NoReturn:
         """End without teardown: the Kafka client's could block for ever. Workers die with us."""
         sys.stdout.flush()

@@ -109,11 +109,6 @@ class ForkServer:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def fileno(self) -> int:
-        """Becomes readable when the process has ended."""
-        assert self._socket is not None
-        return self._socket.fileno()
-
     def stop(self) -> None:
         """Kill it and wait for its death. Its workers die too."""
         if self._process is not None:

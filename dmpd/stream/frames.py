@@ -16,7 +16,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Position(NamedTuple):
-    """Where a record lies in a ring: its frame's position, and which of the frame's records it is. In the records' order."""
+    """Where a record lies in a ring: its frame's position, and which record of the frame it is. Ordered as they are."""
 
     frame: int
     nth: int

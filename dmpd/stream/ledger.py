@@ -100,6 +100,10 @@ class Ledger:
         return len(self._holds) - len(self._ended_holds)
 
     @property
+    def placed_records(self) -> int:
+        return self.passed_records + self.open_records
+
+    @property
     def is_complete(self) -> bool:
         """Whether the frontier has reached the end of what was placed."""
         return not self._frames and not self.holds

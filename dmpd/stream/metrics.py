@@ -7,8 +7,9 @@ from dmpd.runtime import metrics
 _PARTITION: Final = ("partition",)
 
 RECORDS = metrics.counter("dmpd_stream_records_total", "Records taken from Kafka and placed into rings")
-REFETCHED = metrics.counter(
-    "dmpd_stream_refused_records_total", "Records dropped because their ring was full; they are fetched again"
+REFUSED = metrics.counter(
+    "dmpd_stream_refused_records_total",
+    "Records dropped because their ring was full (fetched again) or because they were placed before",
 )
 FOREIGN = metrics.counter(
     "dmpd_stream_foreign_records_total", "Records of a partition that was revoked or assigned anew in the same call"

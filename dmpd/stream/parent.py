@@ -78,6 +78,7 @@ class Parent:
         self._watermarks = Watermarks(kafka, settings.topic)
         self._consumer = StreamConsumer(kafka, settings, self)
         self._drain: Drain | None = None
+        self._has_joined = False
         self._is_leaving = False
         self._status_at_s = 0.0
 
@@ -150,11 +151,14 @@ class Parent:
             _log.error(
                 "partition %d: Kafka no longer has %d offsets before %d", partition.number, lost, frame.offsets[0]
             )
+        before = partition.ledger.placed_records
         for oversized in partition.place(frame):
             self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._settings.max_record_bytes)
         if partition.life is not None:
             partition.life.tell_published(partition.ring.published)
-        metrics.RECORDS.inc(len(messages))
+        placed = partition.ledger.placed_records - before
+        metrics.RECORDS.inc(placed)
+        metrics.REFUSED.inc(len(messages) - placed)
 
     def _drop_foreign(self, number: int, count: int) -> None:
         """Records that came in the same call as a new assignment: which one they belong to cannot be known."""
@@ -163,7 +167,7 @@ class Parent:
         if partition is None:
             return
         if partition.next_to_place is None:
-            self._consumer.seek_to_beginning(number)
+            self._consumer.start_at_beginning(number)
         else:
             self._consumer.seek(number, partition.next_to_place)
 
@@ -185,7 +189,7 @@ class Parent:
         if error.code() == _OUT_OF_RANGE and partition is not None:
             _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
             partition.lost_from = partition.next_to_place
-            self._consumer.seek_to_beginning(partition.number)
+            self._consumer.start_at_beginning(partition.number)
         else:
             _log.warning("Kafka: %s", error)
 
@@ -195,7 +199,7 @@ class Parent:
         """Give back what the frontier has passed; pause who is full; resume who has room."""
         pause, resume = [], []
         for partition in self._partitions.values():
-            partition.free()
+            metrics.PASSED.inc(partition.free())
             if self._drain is not None:
                 continue
             if partition.flow.wants_pause(partition.used_bytes):
@@ -254,6 +258,7 @@ class Parent:
         self._watermarks.watch(self._partitions)
         if next_offsets:
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
+        self._has_joined = True
         self._report(time.monotonic())
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
@@ -312,6 +317,7 @@ class Parent:
             self._drain.exit_now(exit_codes.OK)
         self._drop(list(self._partitions))
         self._watermarks.stop()
+        self._drain.end()
         self._lifecycle.set_state("stopped")
         return exit_codes.OK
 
@@ -325,7 +331,7 @@ class Parent:
             for n, p in sorted(self._partitions.items())
         }
         self._status.publish(self._settings, pictures, commit_unanswered_s=unanswered_s)
-        if self._drain is None:
+        if self._has_joined and self._drain is None:
             late = unanswered_s > _DEGRADED_AFTER_S
             reason = f"Kafka has taken no commit for {_DEGRADED_AFTER_S:g} s" if late else ""
             self._lifecycle.set_state("degraded" if late else "ready", reason)

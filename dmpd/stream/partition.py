@@ -55,6 +55,7 @@ class Partition:
         self.restarts = 0
         self.dead_letters = 0
         self.closed = False
+        self._passed_counted = 0
         self._judged: set[Position] = set()
         self._record_bytes_max: Final = settings.max_record_bytes
         self._frame_cache: tuple[int, Frame] | None = None
@@ -112,14 +113,17 @@ class Partition:
             self._frame_cache = (position.frame, frames.decode(payload))
         return frames.record_at(self._frame_cache[1], position.nth)
 
-    def free(self) -> None:
-        """Give back the space before the frontier."""
+    def free(self) -> int:
+        """Give back the space before the frontier; returns how many records it has passed since the last call."""
         frontier = self.ledger.frontier
         if frontier.frame > self.ring.freed:
             self.ring.free_to(frontier.frame)
             self._frame_cache = None
         if self._judged:
             self._judged = {position for position in self._judged if position >= frontier}
+        passed = self.ledger.passed_records - self._passed_counted
+        self._passed_counted += passed
+        return passed
 
     def candidate(self) -> Candidate | None:
         """What could be committed; None = nothing is known to be."""

@@ -31,6 +31,9 @@ class WorkerLife:
         self.told = -1
         """Where it knows the ring to be published to."""
         self.has_released = False
+        self.has_closed = False
+        """Its end of the channel is closed: it is dead, or about to be."""
+        self.look_at_s = 0.0
 
     @classmethod
     def start(cls, server: ForkServer, request: Fork, *, ring_fd: int) -> "WorkerLife":
@@ -49,6 +52,18 @@ class WorkerLife:
         """Tell it how far it may read, if it does not know; a full queue is tried again at the next call."""
         if position > self.told and self.channel.publish(position):
             self.told = position
+
+    def shows_death(self, now_s: float) -> bool:
+        """Whether to confirm its death. Cheap: mostly the channel shows it; the pidfd is asked once a second.
+
+        A process that the handler started could hold the channel open beyond the worker's death.
+        """
+        if self.has_closed:
+            return True
+        if now_s < self.look_at_s:
+            return False
+        self.look_at_s = now_s + 1.0
+        return self.is_dead()
 
     def is_dead(self) -> bool:
         return _is_readable(self.pidfd, 0)

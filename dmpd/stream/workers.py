@@ -41,7 +41,8 @@ class Workers:
         partitions = list(partitions)
         for partition in partitions:
             self.hear(partition)
-            if partition.life is not None and partition.life.is_dead():
+            if partition.life is not None and partition.life.shows_death(now_s):
+                partition.life.kill()
                 self._bury(partition, now_s)
         if not self._server.is_alive():
             self._replace_server(partitions, now_s)
@@ -155,6 +156,7 @@ class Workers:
                 return False
             self._take(partition, life, message)
         except ChannelClosedError:
+            life.has_closed = True
             return False
         except (PositionError, msgspec.DecodeError) as error:
             life.detail = f"spoke nonsense: {error}"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -68,3 +69,271 @@ def test_records_are_handled_in_order_and_committed(tmp_path, cluster, producer)
     assert handled(tmp_path, 1) == list(range(500))
     assert (committed(cluster, 0), committed(cluster, 1)) == (3001, 500)
     assert (tmp_path / "0.closed").exists()
+
+
+def test_a_killed_worker_is_replaced_and_gets_the_ring_again(tmp_path, cluster, producer):
+    with daemon(tmp_path, cluster) as stream:
+        (tmp_path / "block").touch()
+        produce(producer, [str(n) for n in range(1000)])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("ring_used_bytes"), lambda: stream.log)
+        first = wait_for(lambda: stream.worker_pid(0), lambda: stream.log)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: stream.worker_pid(0) not in (None, first), lambda: stream.log)
+        (tmp_path / "block").unlink()
+        wait_for(lambda: len(handled(tmp_path, 0)) >= 1000, lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+        assert stream.status["partitions"]["0"]["restarts"] == 1
+    assert handled(tmp_path, 0) == list(range(1000))
+    assert committed(cluster, 0) == 1000
+
+
+def test_a_worker_that_kills_itself_in_a_batch_repeats_it(tmp_path, cluster, producer):
+    with daemon(tmp_path, cluster, options={"die_once": "77"}) as stream:
+        produce(producer, [str(n) for n in range(300)])
+        wait_for(lambda: handled(tmp_path, 0)[-1:] == [299], lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+    assert sorted(set(handled(tmp_path, 0))) == list(range(300))
+    assert committed(cluster, 0) == 300
+
+
+def test_a_handler_that_raises_is_tried_again_and_holds_the_commit(tmp_path, cluster, producer):
+    (tmp_path / "raise").touch()
+    with daemon(tmp_path, cluster, options={"raise_at": "5"}) as stream:
+        produce(producer, [str(n) for n in range(10)])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("restarts", 0) >= 3, lambda: stream.log)
+        assert committed(cluster, 0) <= 5
+        (tmp_path / "raise").unlink()
+        wait_for(lambda: handled(tmp_path, 0)[-1:] == [9], lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+        assert "RuntimeError: as asked" in stream.log
+    assert committed(cluster, 0) == 10
+
+
+def test_an_invalid_record_costs_itself_and_is_dead_lettered_as_it_was(tmp_path, cluster, producer):
+    produce(producer, ["a"])
+    produce(producer, ["b"], headers=[("mqtt-received-at", b"now"), ("dmpd-reason", b"an older one")])
+    produce(producer, ["c"])
+    with daemon(tmp_path, cluster, options={"invalid": ["b"]}) as stream:
+        [dead] = read_all(cluster, DEAD, 1)
+        wait_for(lambda: handled(tmp_path, 0) == [0, 1, 2], lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+    headers = dict(dead.headers())
+    assert len(dead.headers()) == len(headers)
+    assert (dead.key(), dead.value(), headers.pop("mqtt-received-at")) == (b"key", b"b", b"now")
+    assert headers.pop("dmpd-at").endswith(b"Z")
+    assert headers == {
+        "dmpd-reason": b"bad",
+        "dmpd-detail": b"it says so",
+        "dmpd-topic": b"t",
+        "dmpd-partition": b"0",
+        "dmpd-offset": b"1",
+        "dmpd-by": b"handler",
+    }
+    assert committed(cluster, 0) == 3
+
+
+def test_an_oversized_record_never_reaches_the_handler(tmp_path, cluster, producer):
+    produce(producer, ["small", "x" * 5000, "small too", "y" * 5000])
+    with daemon(tmp_path, cluster, max_record_bytes=4096) as stream:
+        dead = read_all(cluster, DEAD, 2)
+        wait_for(lambda: handled(tmp_path, 0) == [0, 2], lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+    assert [len(one.value()) for one in dead] == [5000, 5000]
+    assert {dict(one.headers())["dmpd-reason"] for one in dead} == {b"oversized"}
+    assert committed(cluster, 0) == 4
+
+
+def test_emitted_records_are_delivered_before_the_commit(tmp_path, cluster, producer):
+    produce(producer, ["a", "b"])
+    with daemon(tmp_path, cluster, options={"emit": DEAD}) as stream:
+        assert [one.value() for one in read_all(cluster, DEAD, 2)] == [b"a", b"b"]
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+    assert committed(cluster, 0) == 2
+
+
+def test_a_full_ring_pauses_its_partition_alone_and_loses_nothing(tmp_path, cluster, producer):
+    (tmp_path / "block0").touch()
+    with daemon(tmp_path, cluster, ring_bytes=1 << 18, max_record_bytes=1 << 14) as stream:
+        values = [str(n).zfill(400) for n in range(5000)]
+        produce(producer, values)
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("paused"), lambda: stream.log)
+        produce(producer, ["other"] * 100, partition=1)
+        wait_for(lambda: len(handled(tmp_path, 1)) == 100, lambda: stream.log)
+        used = stream.status["partitions"]["0"]["ring_used_bytes"]
+        assert used <= 1 << 18
+        (tmp_path / "block0").unlink()
+        wait_for(lambda: len(handled(tmp_path, 0)) >= 5000, lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+    assert handled(tmp_path, 0) == list(range(5000))
+    assert committed(cluster, 0) == 5000
+
+
+def test_all_paused_partitions_flow_again(tmp_path, cluster, producer):
+    (tmp_path / "block").touch()
+    with daemon(tmp_path, cluster, ring_bytes=1 << 18, max_record_bytes=1 << 14) as stream:
+        for partition in (0, 1):
+            produce(producer, [str(n).zfill(400) for n in range(3000)], partition=partition)
+        wait_for(
+            lambda: [p["paused"] for p in stream.status["partitions"].values()] == [True, True], lambda: stream.log
+        )
+        (tmp_path / "block").unlink()
+        for partition in (0, 1):
+            wait_for(lambda: len(handled(tmp_path, partition)) >= 3000, lambda: stream.log)  # noqa: B023
+            assert handled(tmp_path, partition) == list(range(3000))
+
+
+def test_a_second_instance_takes_its_share_and_gives_it_back(tmp_path, cluster, producer):
+    with daemon(tmp_path, cluster) as one:
+        wait_for(lambda: len(one.status["partitions"]) == 2, lambda: one.log)
+        produce(producer, [str(n) for n in range(200)])
+        produce(producer, [str(n) for n in range(200)], partition=1)
+        with daemon(tmp_path, cluster, name="two") as two:
+            wait_for(lambda: len(two.status["partitions"]) == 1, lambda: one.log + two.log)
+            wait_for(lambda: len(one.status["partitions"]) == 1, lambda: one.log + two.log)
+            produce(producer, [str(n) for n in range(200)])
+            produce(producer, [str(n) for n in range(200)], partition=1)
+            for partition in (0, 1):
+                wait_for(lambda: len(set(handled(tmp_path, partition))) == 400, lambda: one.log + two.log)  # noqa: B023
+            two.terminate()
+            assert two.exit_code() == 0, two.log
+        wait_for(lambda: len(one.status["partitions"]) == 2, lambda: one.log)
+        produce(producer, ["x"])
+        produce(producer, ["x"], partition=1)
+        for partition in (0, 1):
+            wait_for(lambda: handled(tmp_path, partition)[-1] == 400, lambda: one.log)  # noqa: B023
+        one.terminate()
+        assert one.exit_code() == 0, one.log
+    for partition in (0, 1):
+        assert committed(cluster, partition) == 401
+        assert handled(tmp_path, partition) == list(range(401))  # handed over with the commit: nothing twice
+
+
+def test_term_drains_what_was_fetched(tmp_path, cluster, producer):
+    (tmp_path / "block").touch()
+    with daemon(tmp_path, cluster) as stream:
+        produce(producer, [str(n) for n in range(500)])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("ring_used_bytes", 0) > 0, lambda: stream.log)
+        stream.terminate()
+        wait_for(lambda: stream.status["state"] == "draining", lambda: stream.log)
+        (tmp_path / "block").unlink()
+        assert stream.exit_code() == 0, stream.log
+    seen = handled(tmp_path, 0)
+    assert seen == list(range(len(seen)))
+    assert committed(cluster, 0) == len(seen) > 0
+
+
+def test_a_second_term_ends_at_once_and_says_what_goes_back(tmp_path, cluster, producer):
+    (tmp_path / "block").touch()
+    with daemon(tmp_path, cluster) as stream:
+        produce(producer, [str(n) for n in range(500)])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("ring_used_bytes", 0) > 0, lambda: stream.log)
+        worker = wait_for(lambda: stream.worker_pid(0), lambda: stream.log)
+        stream.terminate()
+        wait_for(lambda: stream.status["state"] == "draining", lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code(5) == 70
+        assert "back to Kafka: 0: 500 records from offset 0" in stream.log
+        wait_for(lambda: is_gone(worker), "worker dies with its parent", timeout_s=5)
+    assert handled(tmp_path, 0) == []
+
+
+def test_the_drain_ends_at_its_deadline(tmp_path, cluster, producer):
+    (tmp_path / "block").touch()
+    with daemon(tmp_path, cluster, drain_timeout_s=1.0) as stream:
+        produce(producer, ["a"])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("ring_used_bytes", 0) > 0, lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code(4) == 70
+        assert "the drain did not end in time; back to Kafka: 0: 1 records from offset 0" in stream.log
+
+
+def test_workers_and_fork_server_die_with_a_killed_parent(tmp_path, cluster, producer):
+    (tmp_path / "block").touch()
+    with daemon(tmp_path, cluster) as stream:
+        produce(producer, ["a"])
+        worker = wait_for(lambda: stream.worker_pid(0), lambda: stream.log)
+        server = parent_of(worker)
+        assert parent_of(server) == stream.process.pid
+        stream.process.kill()
+        wait_for(lambda: is_gone(worker) and is_gone(server), "both die", timeout_s=5)
+
+
+def test_a_killed_fork_server_is_replaced_with_all_its_workers(tmp_path, cluster, producer):
+    with daemon(tmp_path, cluster) as stream:
+        produce(producer, ["a"])
+        wait_for(lambda: handled(tmp_path, 0) == [0], lambda: stream.log)
+        old = [stream.worker_pid(0), stream.worker_pid(1)]
+        os.kill(parent_of(old[0]), signal.SIGKILL)
+        wait_for(lambda: all(stream.worker_pid(n) not in (None, old[n]) for n in (0, 1)), lambda: stream.log)
+        produce(producer, ["b"])
+        wait_for(lambda: handled(tmp_path, 0) == [0, 1], lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+        assert all(is_gone(pid) for pid in old)
+
+
+def test_a_worker_ignores_the_groups_signals_and_holds_no_foreign_descriptor(tmp_path, cluster, producer):
+    with daemon(tmp_path, cluster) as stream:
+        worker = wait_for(lambda: stream.worker_pid(0), lambda: stream.log)
+        for pid in (worker, parent_of(worker)):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(pid, number)
+        produce(producer, ["a"])
+        wait_for(lambda: handled(tmp_path, 0) == [0], lambda: stream.log)
+        assert stream.worker_pid(0) == worker
+        targets = sorted(str(fd.readlink()).split(":")[0] for fd in Path(f"/proc/{worker}/fd").iterdir())
+        named = [t for t in targets if t not in ("/dev/null", str(stream.log_path), str(tmp_path / "0.journal"))]
+        # Standard output is the test's own; the ring twice (a mapping keeps a descriptor), one end of the channel.
+        assert [t for t in named if not t.startswith(("pipe", "/dev/pts", "/tmp", "/root"))] == [
+            "/memfd",
+            "/memfd",
+            "socket",
+        ]
+        assert "librdkafka" not in Path(f"/proc/{worker}/maps").read_text()
+
+
+def test_retention_that_overtakes_is_survived_and_told(tmp_path, cluster, producer):
+    produce(producer, [str(n) for n in range(10)])
+    with daemon(tmp_path, cluster) as stream:
+        wait_for(lambda: len(handled(tmp_path, 0)) == 10, lambda: stream.log)
+        stream.terminate()
+        assert stream.exit_code() == 0
+    produce(producer, [str(n) for n in range(10, 30)])
+    cluster.delete_records(TOPIC, 0, 20)
+    with daemon(tmp_path, cluster, name="again") as stream:
+        wait_for(lambda: handled(tmp_path, 0)[-1] == 29, lambda: stream.log)
+        assert "Kafka no longer has 10 offsets before 20" in stream.log
+    assert handled(tmp_path, 0) == [*range(10), *range(20, 30)]
+
+
+def test_a_refused_commit_is_sent_again(tmp_path, cluster, producer):
+    with daemon(tmp_path, cluster, commit_interval_s=0.2) as stream:
+        wait_for(lambda: stream.status["state"] == "ready", lambda: stream.log)
+        cluster.errors(8, [14, 14, 15, 16])
+        produce(producer, ["a", "b"])
+        wait_for(lambda: stream.status["partitions"]["0"]["committed"] == 2, lambda: stream.log)
+    assert committed(cluster, 0) == 2
+
+
+def test_a_handler_that_cannot_be_imported_ends_the_program(tmp_path, cluster):
+    with daemon(tmp_path, cluster, handler="tests.support.stream_handlers:absent") as stream:
+        assert stream.exit_code() != 0
+        assert "HandlerImportError: cannot import tests.support.stream_handlers:absent" in stream.log
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

@@ -2,8 +2,8 @@
 
 It dies with its owner and its threads do not survive a fork, so it runs in the test's process. Not to be trusted for:
 restarts, authentication, partition growth, commits while an eager group rebalances; a real broker is for those.
-API keys for ``errors``: 0 Produce, 1 Fetch, 8 OffsetCommit, 9 OffsetFetch, 10 FindCoordinator, 11 JoinGroup, 12 Heartbeat,
-14 SyncGroup; error -195 disconnects.
+API keys for ``errors``: 0 Produce, 1 Fetch, 8 OffsetCommit, 9 OffsetFetch, 10 FindCoordinator, 11 JoinGroup,
+12 Heartbeat, 14 SyncGroup; error -195 disconnects.
 """
 
 import ctypes
@@ -58,6 +58,11 @@ class MockCluster:
 
     def topic(self, name: str, partitions: int, replication: int = 1) -> None:
         code = self._lib.rd_kafka_mock_topic_create(self._mc, name.encode(), partitions, replication)
+        assert code == 0, code
+
+    def delete_records(self, name: str, partition: int, before_offset: int) -> None:
+        """What retention does."""
+        code = self._lib.rd_kafka_mock_partition_delete_records(self._mc, name.encode(), partition, before_offset)
         assert code == 0, code
 
     def errors(self, api_key: int, codes: list[int]) -> None:

@@ -1,7 +1,6 @@
-"""A stream as a process of its own: ``python -m tests.support.stream_daemon CONFIG.json``, and ``StreamDaemon`` for it."""
+"""A stream as a process of its own: ``python -m tests.support.stream_daemon FILE``; ``StreamDaemon`` starts it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -66,7 +65,7 @@ class StreamDaemon:
 
 
 def wait_for(condition, what, *, timeout_s=30.0):
-    """Wait until ``condition()`` is true and return it; fails with ``what`` (text, or called for one) if it never is."""
+    """Wait until ``condition()`` is true and return it; fails with ``what`` (text, or called for it) if it never is."""
     deadline_s = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > deadline_s:
@@ -92,7 +91,7 @@ def main():
             whole = {"state": lifecycle.state, "partitions": {str(n): p for n, p in partitions.items()}}
             temporary = Path(config["status"] + ".new")
             temporary.write_text(json.dumps(whole))
-            os.replace(temporary, config["status"])
+            temporary.replace(config["status"])
 
     sys.exit(
         run(

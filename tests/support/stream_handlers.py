@@ -21,7 +21,9 @@ class Journal:
 
 
 class Note:
-    """Notes offsets. ``invalid``: values that it gives up. ``slow_s``: per batch. ``block``: a file whose presence blocks it.
+    """Notes offsets.
+
+    ``invalid``: values it gives up. ``slow_s``: per batch. A file ``block``, or ``block`` and its partition, blocks it.
 
     ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
     ``raise`` exists. ``emit``: topic that gets each value again.
@@ -35,9 +37,9 @@ class Note:
 
     def handle(self, records, output):
         time.sleep(self.options.get("slow_s", 0))
-        while (self.folder / "block").exists():
+        while (self.folder / "block").exists() or (self.folder / f"block{self.partition}").exists():
             output.waiting_sink()
-            time.sleep(0.01)
+            time.sleep(0.02)
         for record in records:
             self._provoke(record, output)
         self.journal.write("".join(f"{record.offset}\n" for record in records))

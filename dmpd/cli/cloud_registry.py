@@ -1,0 +1,31 @@
+"""``dmpd cloud-registry``: one instance of the Cloud Registry, from Kafka to the database, until TERM.
+
+Exit codes: 0 drained after TERM, 70 an error of ours (start it again), 78 the configuration, Kafka's credentials or the
+database's schema are wrong.
+"""
+
+import argparse
+from typing import Final
+
+from dmpd.cli.config import add_config_argument, load_cloud_config
+from dmpd.cloud_registry import daemon
+from dmpd.runtime import log
+from dmpd.runtime.lifecycle import Lifecycle
+
+HELP: Final = "make rows of the feed: Kafka to the database"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_cloud_config(args)
+    log.setup(config.log, daemon.PROGRAM)
+    return daemon.run(
+        config.cloud_registry,
+        kafka=config.kafka,
+        database=config.database,
+        log=config.log,
+        lifecycle=Lifecycle(daemon.PROGRAM),
+    )

@@ -1,0 +1,103 @@
+"""``dmpd cloud-registry``: start-up checks, health, and the stream's parent. The work itself is in ``handler``."""
+
+import contextlib
+import logging
+import os
+import select
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from dmpd.cloud_registry import migrate
+from dmpd.cloud_registry.settings import CloudRegistrySettings, WorkerSettings
+from dmpd.runtime import exit_codes
+from dmpd.runtime.database import DatabaseUnreachableError, connect
+from dmpd.runtime.health import HealthServer
+from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, ensure_reachable
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings
+from dmpd.stream import run as stream
+from dmpd.stream.status import StreamStatus
+
+PROGRAM: Final = "cloud-registry"
+HANDLER: Final = "dmpd.cloud_registry.handler:make"
+_REACH_S: Final = 5.0
+_RETRY_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    settings: CloudRegistrySettings,
+    *,
+    kafka: KafkaSettings,
+    database: DatabaseSettings,
+    log: LogSettings,
+    lifecycle: Lifecycle,
+) -> int:
+    """Run one instance until a signal ends it; blocks, main thread only. Returns the exit code.
+
+    Waits for Kafka and the database as long as they are away; refuses a schema that is not this program's.
+    """
+    lifecycle.install_signals()
+    status = StreamStatus()
+    health = HealthServer(settings.health_bind, lifecycle, lambda: _status(lifecycle, status))
+    health.start()
+    try:
+        if not _wait_for(lambda: ensure_reachable(kafka, PROGRAM, _REACH_S), lifecycle):
+            return exit_codes.OK
+        if not _wait_for(lambda: _check_schema(database), lifecycle):
+            return exit_codes.OK
+        return stream.run(
+            kafka,
+            settings.stream,
+            handler=HANDLER,
+            handler_argument=worker_argument(settings, database),
+            lifecycle=lifecycle,
+            status=status,
+            log=log,
+        )
+    except (KafkaRefusedError, migrate.SchemaError) as error:
+        _log.error("%s", error)
+        return exit_codes.CONFIG
+    finally:
+        lifecycle.set_state("stopped")
+        health.stop()
+
+
+def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings) -> bytes:
+    """The ``WorkerSettings`` that ``handler.make`` takes."""
+    return msgspec.json.encode(
+        WorkerSettings(
+            database=database,
+            transaction_sessions_max=settings.transaction_sessions_max,
+            transaction_bytes_max=settings.transaction_bytes_max,
+            retry_first_s=settings.retry_first_s,
+            retry_max_s=settings.retry_max_s,
+        )
+    )
+
+
+def _status(lifecycle: Lifecycle, status: StreamStatus) -> dict[str, Any]:
+    return {"pid": os.getpid(), "state": lifecycle.state, "reason": lifecycle.reason, **status.snapshot()}
+
+
+def _check_schema(database: DatabaseSettings) -> None:
+    with contextlib.closing(connect(database, application=f"dmpd-{PROGRAM}")) as connection:
+        connection.autocommit = True
+        migrate.check(connection)
+
+
+def _wait_for(probe: Callable[[], None], lifecycle: Lifecycle) -> bool:
+    """Repeat ``probe`` until its server answers; False if a stop was asked for meanwhile."""
+    while not lifecycle.stop_requested:
+        try:
+            probe()
+        except (KafkaUnreachableError, DatabaseUnreachableError) as error:
+            lifecycle.set_state("degraded", str(error))
+            if select.select([lifecycle.wakeup_fd], [], [], _RETRY_S)[0]:
+                lifecycle.clear_wakeup()
+        else:
+            return True
+    return False

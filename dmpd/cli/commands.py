@@ -13,7 +13,7 @@ from dmpd import __version__
 from dmpd.cli.config import refuse_config
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError
-from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError
+from dmpd.runtime.errors import UnavailableError
 
 
 class Command(Protocol):
@@ -40,28 +40,53 @@ def run(program: str, about: str, commands: Mapping[str, str], argv: Sequence[st
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((one for one in arguments if not one.startswith("-")), None)
+    if named is not None and named not in commands:
+        parser.error(f"unknown command {named!r}; there are: {', '.join(commands)}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, required=True)
     for name, module in commands.items():
-        if named in (None, name) or named not in commands:
-            command = cast("Command", importlib.import_module(module))
-            doc = importlib.import_module(module).__doc__
-            command.configure(
-                subparsers.add_parser(
-                    name,
-                    help=command.HELP,
-                    description=doc,
-                    formatter_class=argparse.RawDescriptionHelpFormatter,
-                )
-            )
+        if named in (None, name):
+            _add(subparsers, name, module)
     args = parser.parse_args(arguments)
-    command = cast("Command", importlib.import_module(commands[args.command]))
+    command: Command = args.module
     try:
         return command.run(args)
     except ConfigError as error:
         return refuse_config(error)
-    except (KafkaRefusedError, KafkaUnreachableError) as error:
+    except UnavailableError as error:
         print(f"{program} {args.command}: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return exit_codes.OK
+
+
+def _add(subparsers: "argparse._SubParsersAction[_Parser]", name: str, module: str) -> None:
+    """One command; on a RAE the cloud's libraries are not installed, and its commands say so."""
+    try:
+        command = cast("Command", importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "dmpd":
+            raise
+        command = _Absent(error.name)
+    parser = subparsers.add_parser(
+        name,
+        help=command.HELP,
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.configure(parser)
+    parser.set_defaults(module=command)
+
+
+class _Absent:
+    """Needs a library that is not installed here."""
+
+    def __init__(self, library: str) -> None:
+        self.HELP = f"not here: needs {library} (pip install 'dmpd[cloud]')"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+    def run(self, args: argparse.Namespace) -> int:
+        print(f"{args.command}: {self.HELP}", file=sys.stderr)
+        return exit_codes.UNAVAILABLE

@@ -7,6 +7,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -17,7 +18,7 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
 _log = logging.getLogger(__name__)
 
 
-class DatabaseUnreachableError(Exception):
+class DatabaseUnreachableError(UnavailableError):
     """No connection; psycopg gives no SQLSTATE for it. Worth another try."""
 
 
@@ -29,7 +30,7 @@ def connect(settings: DatabaseSettings, *, application: str) -> Connection:
     """
     try:
         connection = psycopg.connect(**_parameters(settings, application))
-    except (psycopg.OperationalError, OSError) as error:
+    except (psycopg.OperationalError, psycopg.ProgrammingError, OSError) as error:
         raise DatabaseUnreachableError(f"{describe(settings)}: {str(error).strip()}") from error
     if not settings.prepare:
         connection.prepare_threshold = None
@@ -61,7 +62,12 @@ def _parameters(settings: DatabaseSettings, application: str) -> dict[str, Any]:
         "tcp_user_timeout": int(settings.statement_timeout_s * 1000),
     }
     if settings.password_file is not None:
-        found["password"] = Path(settings.password_file).read_text(encoding="utf-8").strip()
+        try:
+            found["password"] = Path(settings.password_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise DatabaseUnreachableError(
+                f"database.password_file {settings.password_file}: {error.strerror}"
+            ) from error
     return found
 
 

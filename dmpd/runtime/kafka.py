@@ -15,6 +15,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
+from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import KafkaSettings
 
 OnDelivery = Callable[[str | None], None]
@@ -35,11 +36,11 @@ _RECORD_FAULTS: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
-class KafkaUnreachableError(Exception):
+class KafkaUnreachableError(UnavailableError):
     """No broker answers. Worth another try."""
 
 
-class KafkaRefusedError(Exception):
+class KafkaRefusedError(UnavailableError):
     """A broker answers and does not want us: credentials or TLS. A person has to act."""
 
 

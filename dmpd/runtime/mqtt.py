@@ -22,16 +22,19 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import MqttSettings
 
 SESSION_TAKEN_OVER: Final = 0x8E
 _MISC_INTERVAL_S: Final = 1.0
+_READS_PER_TURN: Final = 64
+"""Then the loop's other tasks have their turn, however fast the broker sends."""
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
 _log = logging.getLogger(__name__)
 
 
-class MqttRefusedError(Exception):
+class MqttRefusedError(UnavailableError):
     """The broker answered no. ``reason_code`` is the CONNACK's."""
 
     def __init__(self, reason_code: int, sentence: str) -> None:
@@ -43,7 +46,7 @@ class MqttRefusedError(Exception):
         return f"{self.sentence} (0x{self.reason_code:02x})"
 
 
-class MqttUnreachableError(Exception):
+class MqttUnreachableError(UnavailableError):
     """No connection: nobody listens, the handshake failed, or no answer came in time. Worth another try."""
 
 
@@ -191,7 +194,12 @@ class MqttClient:
         """Hand over one message and return its mid; ``on_puback`` follows for QoS 1, or ``closed``.
 
         The caller keeps what is unanswered within ``server_receive_maximum``.
+
+        Raises:
+            MqttUnreachableError: The connection has ended.
         """
+        if self.closed.done():
+            raise MqttUnreachableError(f"closed: {self.closed.result()}")
         properties = None
         if expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)
@@ -202,8 +210,12 @@ class MqttClient:
         return info.mid
 
     def ack(self, message: Message) -> None:
-        """Send the PUBACK of a message that this connection delivered."""
-        self._pipe.ack(message.mid, message.qos)
+        """Send the PUBACK of a message that this connection delivered; after ``closed`` nothing is sent.
+
+        On another connection the same mid may be another message: there ``message`` must not be acknowledged.
+        """
+        if not self.closed.done():
+            self._pipe.ack(message.mid, message.qos)
 
     def pause_reading(self) -> None:
         """Stop reading the socket: TCP holds the broker back. Keepalive answers are not read either meanwhile."""
@@ -239,6 +251,7 @@ class MqttClient:
         pipe.on_publish = self._published
         pipe.on_subscribe = self._subscribed
         pipe.on_disconnect = self._disconnected
+        pipe.on_socket_close = self._forget_socket
         pipe.on_socket_register_write = self._register_write
         pipe.on_socket_unregister_write = self._unregister_write
         properties = Properties(PacketTypes.CONNECT)
@@ -271,8 +284,11 @@ class MqttClient:
 
     def _read_buffered(self) -> None:
         """Read what TLS has decrypted already: the selector does not know of it."""
-        while self._reading and not self.closed.done() and self._pending():
+        for _ in range(_READS_PER_TURN):
+            if not self._reading or self.closed.done() or not self._pending():
+                return
             self._pipe.loop_read()
+        self._loop.call_soon(self._read_buffered)
 
     def _pending(self) -> bool:
         try:
@@ -289,6 +305,11 @@ class MqttClient:
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._fd)
+
+    def _forget_socket(self, *_: Any) -> None:
+        """Before paho closes it: the loop lets go first, for the number may be somebody else's at once."""
+        self.pause_reading()
+        self._unregister_write()
 
     def _tick(self) -> None:
         """Let paho send its pings and notice a link without answers."""
@@ -369,8 +390,22 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
 
 
 async def _open_socket(settings: MqttSettings) -> ssl.SSLSocket:
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, _open_socket_blocking, settings)
+    """Open TCP and TLS on a thread. If we give up, it still ends by its own timeouts, and its socket is closed."""
+    opening = asyncio.get_running_loop().run_in_executor(None, _open_socket_blocking, settings)
+    try:
+        return await asyncio.wait_for(asyncio.shield(opening), 2 * settings.connect_timeout_s)
+    except TimeoutError as error:
+        opening.add_done_callback(_close_late)
+        seconds = 2 * settings.connect_timeout_s
+        raise MqttUnreachableError(f"{settings.host}:{settings.port}: not open within {seconds:g} s") from error
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_late)
+        raise
+
+
+def _close_late(opening: asyncio.Future[ssl.SSLSocket]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _open_socket_blocking(settings: MqttSettings) -> ssl.SSLSocket:

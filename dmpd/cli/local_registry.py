@@ -5,7 +5,6 @@ Exit codes: 0 drained after TERM, 64 wrong usage, 70 an error of ours, 78 the co
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +19,6 @@ from dmpd.runtime.settings import LogSettings, MqttSettings
 
 HELP: Final = "the edge daemon of a RAE: finds the devices of its LAN and reports them"
 DEFAULT_CONFIG: Final = Path("/etc/dmpd/local-registry.yaml")
-SETTLE_S: Final = 1.1
-"""supervisord counts an end within startsecs (1 s) as a failed start and tries again; later it shows EXITED."""
 
 _PROGRAM: Final = "local-registry"
 
@@ -52,20 +49,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(config: Path) -> int:
-    try:
-        settings = load(config, LocalRegistrySettings)
-    except ConfigError as error:
-        return _refused(str(error))
+    settings = load(config, LocalRegistrySettings)
     if not is_rae(settings.rae):
-        return _refused(f"{config} rae: {settings.rae!r} is no serial of a RAE")
+        raise ConfigError([f"{config} rae: expected the serial of a RAE, got {settings.rae!r}"])
     log.setup(settings.log, _PROGRAM)
     return run_rae(settings)
-
-
-def _refused(sentence: str) -> int:
-    print(f"dmpd local-registry: {sentence}", file=sys.stderr)
-    time.sleep(SETTLE_S)
-    return exit_codes.CONFIG
 
 
 def _simulate(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from dmpd.local_registry.simulate import TICK_S, SimulateOptions, engines
 from dmpd.local_registry.source import LanSource
 from dmpd.local_registry.store import StoreTooNewError
 from dmpd.runtime import exit_codes
-from dmpd.runtime.flock import InstanceLock
+from dmpd.runtime.flock import AlreadyRunningError, InstanceLock
 from dmpd.runtime.health import HealthServer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.mqtt import MqttClient
@@ -64,7 +64,13 @@ def _process(
 ) -> int:
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve(state_dir, make, tick_s=tick_s))
+        try:
+            return runner.run(_serve(state_dir, make, tick_s=tick_s))
+        except AlreadyRunningError:
+            raise
+        except Exception:  # whatever it is: the log has the trace, and the supervisor starts us anew
+            _log.exception("ended by an error of ours")
+            return exit_codes.INTERNAL
 
 
 async def _serve(state_dir: Path, make: Callable[[], Sequence[Engine]], *, tick_s: float) -> int:

@@ -31,7 +31,10 @@ from dmpd.local_registry.store import (
 from dmpd.model.epochs import RANDOM_VALUES, next_epoch
 
 RUN_BLOCK: Final = 100
-DURABLE_FLUSH_ROWS: Final = 500
+AGED_CHECK_S: Final = 600.0
+PURGE_INTERVAL_S: Final = 86_400.0
+CLOSED_KEPT_MS: Final = 90 * 86_400_000
+"""Closed sessions are kept for those who compare; longer than Kafka keeps anything of them."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -85,6 +88,9 @@ class Journal:
         self._run_limit = 0
         self._durable: list[int] = []
         self._frozen_at_start = 0
+        self._closed = False
+        self._aged_check_s = 0.0
+        self._purged_s: float | None = None
         self._unwritten: dict[str, str] = {}
         """Epoch and boot of a life whose first commit the disk has not taken yet."""
 
@@ -183,7 +189,11 @@ class Journal:
         return len(done)
 
     async def tidy(self, *, final: bool = False) -> None:
-        """Once a second or so: delete durable rows, keep the bounds, know the oldest row's age."""
+        """Once a second or so: delete durable rows, keep the bounds, forget what closed long ago."""
+        now_s = time.monotonic()
+        if self._purged_s is None or now_s - self._purged_s > PURGE_INTERVAL_S:
+            self._purged_s = now_s
+            await self._purge()
         if not self._durable and self.rows == 0 and not final:
             return
         async with self._lock:
@@ -210,10 +220,21 @@ class Journal:
         return self._run
 
     async def close(self) -> None:
+        """Close the store; whatever comes later is refused."""
         async with self._lock:
+            self._closed = True
             if self._store is not None:
                 await self._on_disk(self._store.close)
                 self._store = None
+
+    async def _purge(self) -> None:
+        before_ms = time.time_ns() // 1_000_000 - CLOSED_KEPT_MS
+        async with self._lock:
+            try:
+                store = self._opened()
+                await self._on_disk(lambda: store.purge(before_ms))
+            except StoreError as error:
+                await self._troubled(error)
 
     # --- under the lock ---------------------------------------------------------------------------------------------
 
@@ -244,6 +265,7 @@ class Journal:
             deleted = await self._write(commit)
         except StoreError:
             self._durable.extend(commit.durable)
+            self._registry.refused(plan)
             raise
         self._unwritten = {}
         self._seq_limit = int(commit.meta.get("seq_limit", self._seq_limit))
@@ -275,6 +297,7 @@ class Journal:
         metrics.stores_rebuilt.inc()
         await self._set_aside(error)
         self._store = await self._on_disk(self._open_store)
+        self.sending = False
         self.window.clear()
         self.rows = self.bytes_held = self.committed = 0
         self._seq_limit = self._sent_limit = self._run_limit = self._frozen_at_start = 0
@@ -287,9 +310,12 @@ class Journal:
     async def _keep_bounds(self) -> None:
         bounds = self._bounds
         now_ms = time.time_ns() // 1_000_000
+        now_s = time.monotonic()
         aged = self.oldest_at_ms is not None and now_ms - self.oldest_at_ms > bounds.age_max_s * 1000
+        aged = aged and now_s - self._aged_check_s > AGED_CHECK_S
         if self.rows <= bounds.rows_max and self.bytes_held <= bounds.bytes_max and not aged:
             return
+        self._aged_check_s = now_s
         store, frozen = self._opened(), self.frozen_through
         backlogs, events = await self._on_disk(lambda: store.backlogs(frozen))
         excess = events_to_drop(events, bounds)
@@ -337,6 +363,8 @@ class Journal:
         if self.trouble is None:
             _log.error("store: %s (devices go on in memory)", error)
         self.trouble = str(error)
+        if self._closed:
+            return False
         if isinstance(error, StoreCorruptError) or self._store is None:
             try:
                 await self._rebuild(error)
@@ -379,4 +407,9 @@ class Journal:
         return self._store
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:  # the thread goes on whatever we do: nobody else may touch the store until then
+            await asyncio.wait({future})
+            raise

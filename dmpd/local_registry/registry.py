@@ -272,6 +272,11 @@ class Registry:
                 self._dirty.pop(device.session, None)
         return revisions
 
+    def refused(self, plan: Plan) -> None:
+        """The disk refused ``plan``, or says so: should it have kept it after all, only a checkpoint outranks that row."""
+        for one in plan.planned:
+            one.device.wants_checkpoint = True
+
     def want_checkpoint_rows(self, sessions: Sequence[str], *, supersede: bool) -> list[str]:
         """Each open session of ``sessions`` gets a checkpoint row with the next commit; returns those not open.
 

@@ -6,7 +6,6 @@ begins a new epoch and fills a new one from ``identity.json`` and the LAN.
 """
 
 import contextlib
-import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,11 @@ DATABASE_NAME: Final = "registry.db"
 SEQ_BLOCK: Final = 1000
 SENT_BLOCK: Final = 500
 
-_log = logging.getLogger(__name__)
+_COMMITTED_TOTAL: Final = (
+    "SELECT coalesce((SELECT sum(rev) FROM device), 0)"
+    " + coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'purged_revs'), 0)"
+)
+
 _record_decoder = msgspec.json.Decoder(DeviceRecord)
 
 
@@ -231,9 +234,23 @@ class Store:
             ]
 
     def committed_total(self) -> int:
-        """Σ rev over all device sessions, open and closed."""
+        """Σ rev over all device sessions, open and closed; those purged still count."""
         with _translated():
-            return int(self._db.execute("SELECT coalesce(sum(rev), 0) FROM device").fetchone()[0])
+            return int(self._db.execute(_COMMITTED_TOTAL).fetchone()[0])
+
+    def purge(self, before_ms: int) -> None:
+        """Delete the sessions that closed before ``before_ms`` and have nothing waiting; their revs stay counted."""
+        condition = "closed_at_ms < ? AND session NOT IN (SELECT session FROM outbox)"
+        with _translated(), self._transaction():
+            revs = self._db.execute(f"SELECT sum(rev) FROM device WHERE {condition}", (before_ms,)).fetchone()[0]  # noqa: S608 - a constant
+            if revs is None:
+                return
+            self._db.execute(f"DELETE FROM device WHERE {condition}", (before_ms,))  # noqa: S608 - a constant
+            self._db.execute(
+                "INSERT INTO meta VALUES ('purged_revs', ?1)"
+                " ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + ?1",
+                (revs,),
+            )
 
     def oldest_at_ms(self) -> int | None:
         """When the oldest outbox row was written; None = the outbox is empty."""
@@ -291,7 +308,7 @@ def read_devices(path: Path) -> list[StoredDevice]:
 def committed_total(path: Path) -> int:
     """Σ rev over all device sessions, open and closed: the changes that were ever committed. Opens it read-only."""
     with _read_only(path) as db:
-        return int(db.execute("SELECT coalesce(sum(rev), 0) FROM device").fetchone()[0])
+        return int(db.execute(_COMMITTED_TOTAL).fetchone()[0])
 
 
 @contextlib.contextmanager

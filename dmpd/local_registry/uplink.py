@@ -227,7 +227,7 @@ class Uplink:
     def pump(self) -> None:
         """Hand the connection whatever may go now. Call it after anything that may have changed that."""
         client = self._client
-        if client is None or client.closed.done():
+        if client is None or client.closed.done() or self._journal.epoch != self._epoch:
             return
         now_s = time.monotonic()
         while len(self._in_flight) < self._limit and self._journal.window.open(now_s):
@@ -307,7 +307,7 @@ class Uplink:
             metrics.messages_ignored.inc()
             _log.debug("%s: ignored a message on %s: %s", self._rae, message.topic, error)
             return
-        if not isinstance(durable, Durable) or durable.rae != self._rae or durable.epoch != self._epoch:
+        if not isinstance(durable, Durable) or durable.rae != self._rae or durable.epoch != self._journal.epoch:
             metrics.messages_ignored.inc()
             return
         self._journal.stored(list(durable.stored), time.monotonic())

@@ -8,6 +8,7 @@ from typing import Any
 
 from dmpd.cloud_registry.figures import Figures
 from dmpd.lab import daemon_config, lan_parts
+from dmpd.lab.demo import Verdict
 from dmpd.lab.observation import DatabaseTotals, EdgeTotals
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.platform import DATABASE, Lab
@@ -91,3 +92,17 @@ class LabDatabase:
 
     def lan_states(self) -> Mapping[str, str]:
         return self._figures.states_by_hostname(lan_parts.RAE)
+
+
+class LabJudge:
+    """What the demo asks: the LAN's devices in the database, and in the end whether every record is right."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._database = LabDatabase(lab)
+
+    def lan_states(self) -> Mapping[str, str]:
+        return self._database.lan_states()
+
+    def verify(self) -> Verdict:
+        raise AssertionError

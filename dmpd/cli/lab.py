@@ -1,0 +1,194 @@
+"""``dmpd lab``: the whole platform on this machine.
+
+Exit codes: 0 it ended as asked (with ``--once``: and everything held), 1 a step failed or something did not hold,
+75 another lab runs already, 64 wrong usage.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console, RenderableType
+
+from dmpd.cli.lab_wiring import LabJudge, make_observer
+from dmpd.lab.demo import Demo
+from dmpd.lab.kill import kill, killable
+from dmpd.lab.lan_parts import lan_of
+from dmpd.lab.lan_tools import LanLabError
+from dmpd.lab.platform import Lab, LabInterruptedError, LabSize
+from dmpd.lab.report import Report
+from dmpd.lab.server import ServerError
+from dmpd.lab.session import StopFlag, clean_dead_lab, end_running_lab, running_lab
+from dmpd.lab.state import LabFolder, LabRunningError, LabStateError
+from dmpd.lab.status import lab_status
+from dmpd.lab.view import report_table, status_table
+from dmpd.lab.watch import Watch
+
+HELP: Final = "the whole platform on one machine, with simulated RAEs and a LAN"
+_OK: Final = 0
+_FAILED: Final = 1
+_BUSY: Final = 75
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state", type=Path, default=None, help="folder of the lab (default: one under /tmp)")
+    commands = parser.add_subparsers(dest="lab_command", required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="start everything; ends on Ctrl-C")
+    up.add_argument("--raes", type=_count, default=5, help="simulated RAEs (default 5)")
+    up.add_argument("--devices", type=_count, default=40, help="devices on each (default 40)")
+    up.add_argument("--rate", type=float, default=20.0, help="changes per second over all of them (default 20)")
+    up.add_argument("--seed", type=int, default=1, help="of the simulation (default 1)")
+    up.add_argument("--no-lan", action="store_true", help="no LAN of network namespaces, even as root")
+    shown = up.add_mutually_exclusive_group()
+    shown.add_argument("--watch", action="store_true", help="live view; k kills a random part, q ends")
+    shown.add_argument("--once", action="store_true", help="run through all faults without a person, and judge")
+    status = commands.add_parser("status", help="what runs, and how it is")
+    status.add_argument("--json", action="store_true", help="for programs")
+    part = commands.add_parser("kill", help="kill -9 one part; it is started again at once")
+    part.add_argument("part", help="a part's name as status shows it, or worker")
+    for name, meaning in (("plug", "put a LAN device's cable in"), ("unplug", "pull a LAN device's cable")):
+        cable = commands.add_parser(name, help=meaning)
+        cable.add_argument("dut", help="d1, d2, d3")
+    commands.add_parser("down", help="end the lab, or clean up behind a dead one")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = LabFolder(args.state.absolute() if args.state is not None else None)
+    command = {"up": _up, "status": _status, "kill": _kill, "plug": _cable, "unplug": _cable, "down": _down}
+    try:
+        return command[args.lab_command](folder, args)
+    except LabRunningError as error:
+        print(error, file=sys.stderr)
+        return _BUSY
+    except (LabStateError, ServerError, LanLabError) as error:
+        print(f"dmpd lab: {error}", file=sys.stderr)
+        return _FAILED
+
+
+def _up(folder: LabFolder, args: argparse.Namespace) -> int:
+    size = LabSize(raes=args.raes, devices=args.devices, rate=args.rate, seed=args.seed, lan=not args.no_lan)
+    stop = StopFlag()
+    stop.install()
+    started_s = time.monotonic()
+    try:
+        with running_lab(folder, size, dmpd=_program("dmpd"), say=_say, stop_requested=stop) as lab:
+            _say(f"{'everything is up':<42} {time.monotonic() - started_s:5.1f} s")
+            if args.once:
+                report = _demo(lab, stop, started_s)
+            elif args.watch:
+                _watch(lab, stop)
+            else:
+                _wait(lab, stop)
+    except LabInterruptedError:
+        _say("ended before it was up" if not args.once else "ended before the verdict")
+        return _FAILED if args.once else _OK
+    except ServerError:
+        print(f"logs: {folder.log}", file=sys.stderr)
+        raise
+    if not args.once:
+        return _OK
+    _say(report_table(report, total_s=time.monotonic() - started_s))
+    print(report.json_line(), flush=True)
+    return _OK if report.held else _FAILED
+
+
+def _demo(lab: Lab, stop: StopFlag, started_s: float) -> Report:
+    observer = make_observer(lab)
+    observer.start()
+    try:
+        judge = LabJudge(lab)
+        return Demo(lab, observer, judge, say=_say, stop_requested=stop, started_s=started_s).run()
+    finally:
+        observer.stop()
+
+
+def _watch(lab: Lab, stop: StopFlag) -> None:
+    observer = make_observer(lab)
+    observer.start()
+    try:
+        Watch(lab, observer, hints=_hints(lab), stop_requested=stop).run()
+    finally:
+        observer.stop()
+
+
+def _wait(lab: Lab, stop: StopFlag) -> None:
+    for hint in _hints(lab):
+        _say(hint)
+    _say("Ctrl-C ends it")
+    while not stop():
+        time.sleep(0.2)
+
+
+def _hints(lab: Lab) -> list[str]:
+    """What to try next, for copying."""
+    binary = Path(_program("dmpd")).parent
+    hints = [
+        f"{binary}/dmpctl devices --config {lab.folder.config}",
+        f"{binary}/dmpctl watch --config {lab.folder.config}",
+        f"{binary}/dmpd lab status",
+        f"{binary}/dmpd lab kill {'|'.join(killable(lab.info.parts))}",
+        f"{binary}/supervisorctl -c {lab.folder.supervisor_config} status",
+    ]
+    return [*hints, f"{binary}/dmpd lab unplug d1"] if lab.info.lan else hints
+
+
+def _status(folder: LabFolder, args: argparse.Namespace) -> int:
+    found = lab_status(folder)
+    if args.json:
+        print(json.dumps(found))
+    elif not found["running"]:
+        _say("no lab runs (dmpd lab up starts one)")
+    else:
+        _say(status_table(found))
+    return _OK if found["running"] else _FAILED
+
+
+def _kill(folder: LabFolder, args: argparse.Namespace) -> int:
+    _require_running(folder)
+    _say(f"killed {args.part} (pid {kill(folder, args.part)})")
+    return _OK
+
+
+def _cable(folder: LabFolder, args: argparse.Namespace) -> int:
+    _require_running(folder)
+    lan = lan_of(folder)
+    (lan.plug if args.lab_command == "plug" else lan.unplug)(args.dut)
+    return _OK
+
+
+def _down(folder: LabFolder, args: argparse.Namespace) -> int:
+    if end_running_lab(folder):
+        return _OK
+    ended = clean_dead_lab(folder)
+    if ended:
+        _say(f"ended {ended} processes that a dead lab left behind")
+    return _OK
+
+
+def _require_running(folder: LabFolder) -> None:
+    if not folder.is_locked():
+        raise ServerError("no lab runs (dmpd lab up starts one)")
+
+
+def _say(thing: RenderableType) -> None:
+    Console(highlight=False, markup=False, soft_wrap=isinstance(thing, str)).print(thing)
+
+
+def _program(name: str) -> str:
+    """The console script beside the Python that runs us: the same dmpd, whatever PATH says."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ServerError(f"{name} is not installed as a program (pip install -e .)")
+    return found
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError("expected 1 to 100000")
+    return number

@@ -24,6 +24,7 @@ _WATCH_S: Final = 0.1
 _BEAT_S: Final = 1.0
 _REACH_S: Final = 5.0
 _RETRY_S: Final = 1.0
+_CLOSE_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -100,10 +101,10 @@ class _Daemon:
         try:
             await self._watch(uplink, running)
             await self._end(uplink)
-            await running
+            await asyncio.wait((running,), timeout=_CLOSE_S)
         finally:
             uplink.stop()
-            running.cancel()
+            running.cancel()  # it may be in the middle of a connect, which nobody needs any more
             with contextlib.suppress(asyncio.CancelledError):
                 await running
         return exit_codes.OK

@@ -386,7 +386,6 @@ class Uplink:
             delivery.close()
         if self._client is not None:
             self._client.abort()
-        self._acks.new_connection()
         self._changed.set()
 
     # --- time

@@ -24,8 +24,11 @@ NO_SUBSCRIBER = 0x10
 class Publisher:
     """One RAE: ``rows`` changes over ``sessions`` device sessions, sent until all are durable."""
 
-    def __init__(self, rae: str, settings: MqttSettings, *, rows: int, sessions: int = 3) -> None:
+    def __init__(
+        self, rae: str, settings: MqttSettings, *, rows: int, sessions: int = 3, connect=MqttClient.connect
+    ) -> None:
         self.rae = rae
+        self._connect = connect
         self._settings = settings
         self._sessions = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{rae}-{n}")) for n in range(sessions)]
         self.epoch = 1_750_000_000_000
@@ -34,7 +37,7 @@ class Publisher:
         self._sent_s: dict[int, float] = {}
         self._in_flight: set[int] = set()
         self._alone = True
-        self._client: MqttClient | None = None
+        self._client = None
         self._moved = asyncio.Event()
 
     def _row(self, seq: int) -> tuple[str, bytes]:
@@ -60,7 +63,7 @@ class Publisher:
         """Until every row is durable."""
         while self._unstored:
             try:
-                self._client = await MqttClient.connect(
+                self._client = await self._connect(
                     self._settings,
                     client_id=self.rae,
                     clean_start=True,
@@ -76,7 +79,7 @@ class Publisher:
             await self._serve(self._client)
             self._client.abort()
 
-    async def _serve(self, client: MqttClient) -> None:
+    async def _serve(self, client) -> None:
         self._sent_s.clear()
         self._in_flight.clear()
         self._alone = True
@@ -95,7 +98,7 @@ class Publisher:
             except TimeoutError:
                 continue
 
-    def _pump(self, client: MqttClient) -> None:
+    def _pump(self, client) -> None:
         window = list(self._unstored)[:ROWS_UNSTORED_MAX]
         for seq in window:
             if len(self._in_flight) >= (1 if self._alone else IN_FLIGHT_MAX):

@@ -1,0 +1,51 @@
+"""Tables for people and JSON for programs, alike in every command of dmpctl."""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STATE_STYLES: Final = {"online": "green", "offline": "red", "flapping": "yellow", "ready": "green", "lost": "red"}
+_WIDTH_OF_FILES: Final = 240
+"""Columns when the output is no terminal: nothing is cut."""
+
+
+def console() -> Console:
+    """Of stdout; colours only on a terminal, and not when ``NO_COLOR`` is set."""
+    is_terminal = sys.stdout.isatty()
+    return Console(highlight=False, markup=False, width=None if is_terminal else _WIDTH_OF_FILES)
+
+
+def table(columns: Sequence[str], *, right: Sequence[str] = (), title: str | None = None) -> Table:
+    """An empty table; ``right`` names the columns of numbers."""
+    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return made
+
+
+def state_text(state: str | None, *, doubtful: bool = False) -> Text:
+    """A state in its colour, dim while nobody can vouch for it."""
+    if state is None:
+        return Text("-", style="dim")
+    return Text(state, style="dim" if doubtful else STATE_STYLES.get(state, ""))
+
+
+def text(value: object) -> str:
+    """A cell; what is unknown is a dash."""
+    return "-" if value is None or value == "" else str(value)
+
+
+def instant(value: datetime | None) -> str:
+    """UTC, to the second."""
+    return "-" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def print_json(value: object) -> None:
+    """One line of JSON on stdout."""
+    print(msgspec.json.encode(value).decode())

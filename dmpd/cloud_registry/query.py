@@ -76,34 +76,6 @@ class Rae(Struct, frozen=True, kw_only=True):
     status: Status | None
 
 
-class Totals(Struct, frozen=True, kw_only=True):
-    """Sums over all device sessions."""
-
-    rows: int
-    """Open sessions."""
-    revs: int
-    """Σ rev over all sessions, open and closed: the changes that have arrived, folded or not."""
-    stale: int
-    by_state: Mapping[str, int]
-    """Open sessions by device state."""
-
-
-class Change(Struct, frozen=True, kw_only=True):
-    """What changed last of one session, and the time it took to become a row."""
-
-    rae: str
-    session: str
-    state: DeviceState
-    rev: int
-    changed_at: datetime
-    applied_at: datetime
-
-    @property
-    def delay_s(self) -> float:
-        """Change (the RAE's clock) to row (the database's clock)."""
-        return (self.applied_at - self.changed_at).total_seconds()
-
-
 _DEVICES: Final = f"""
 SELECT s.rae, s.session::text, s.state, r.state, r.heard_at, s.stale, s.absent_at IS NOT NULL, s.name, s.manufacturer,
     s.model, s.esn, i.mac, i.ip4, i.hostname, s.rev, s.changed_at, s.applied_at
@@ -221,52 +193,15 @@ def raes(connection: Connection, *, canary: bool = False, now: datetime | None =
     ]
 
 
-_TOTALS: Final = f"""
-SELECT closed_at IS NULL, state, count(*), sum(rev), sum(CASE WHEN stale AND closed_at IS NULL THEN 1 ELSE 0 END)
-FROM device_session WHERE {_NOT_CANARY} GROUP BY closed_at IS NULL, state
-"""  # noqa: S608 - constants
-
-
-def totals(connection: Connection, *, canary: bool = False) -> Totals:
-    """Sums over all device sessions. Reads the whole table: for labs and dashboards, not for loops over a fleet."""
-    rows = revs = stale = 0
-    by_state: dict[str, int] = {}
-    for is_open, state, count, revs_here, stale_here in connection.execute(_TOTALS, {"canary": canary}):
-        revs += int(revs_here)
-        if is_open:
-            rows += count
-            stale += int(stale_here)
-            by_state[state] = count
-    return Totals(rows=rows, revs=revs, stale=stale, by_state=by_state)
-
-
-_RECENT: Final = f"""
-SELECT rae, session::text, state, rev, changed_at, applied_at FROM device_session
-WHERE applied_at > %(since)s AND {_NOT_CANARY} ORDER BY applied_at DESC LIMIT %(limit)s
-"""  # noqa: S608 - constants
-
-
-def changes_since(
-    connection: Connection, since: datetime, *, limit: int = 10_000, canary: bool = False
-) -> list[Change]:
-    """The newest change of each session that became a row after ``since`` (database's clock), newest first.
-
-    Take the first one's ``applied_at`` as the next ``since``. Rows of a transaction that commits late may be missed.
-    """
-    asked = {"since": since, "limit": limit, "canary": canary}
-    return [
-        Change(rae=rae, session=session, state=state, rev=rev, changed_at=changed_at, applied_at=applied_at)
-        for rae, session, state, rev, changed_at, applied_at in connection.execute(_RECENT, asked)
-    ]
-
-
-def database_now(connection: Connection) -> datetime:
-    """The database's clock: where to begin with ``changes_since``."""
-    row = connection.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    now: datetime = row[0]
-    return now
-
-
 def _is_reachable(state: RaeState | None, heard_at: datetime | None, now: datetime) -> bool:
     return state is not None and is_reachable(state, heard_at, now)
+
+
+def rows_of_rae(connection: Connection, rae: str) -> dict[str, DeviceRow]:
+    """All device sessions of one RAE, open and closed, complete, by id, as of one instant."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        found = connection.execute("SELECT rae, session::text FROM device_session WHERE rae = %s", (rae,))
+        keys = [(key[0], key[1]) for key in found]
+        rows = reader.with_content(connection, reader.read_rows(connection, keys))
+    return {session: row for (_, session), row in rows.items()}

@@ -273,7 +273,7 @@ class Registry:
         return revisions
 
     def refused(self, plan: Plan) -> None:
-        """The disk refused ``plan``, or says so: should it have kept it after all, only a checkpoint outranks that row."""
+        """The disk refused ``plan``, or says so: should it have kept it after all, a checkpoint outranks that row."""
         for one in plan.planned:
             one.device.wants_checkpoint = True
 

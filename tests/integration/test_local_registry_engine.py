@@ -6,18 +6,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from dmpd.local_registry.engine import Engine
 from dmpd.local_registry.outbox import Window
 from dmpd.local_registry.settings import LocalRegistrySettings, OutboxSettings, PresenceSettings
 from dmpd.local_registry.source import Evidence, LanDown, LanSignal, LanUp
-from dmpd.local_registry.store import DATABASE_NAME, committed_total, read_devices
-from dmpd.model.messages import Change, Checkpoint, Closed, Event
+from dmpd.local_registry.store import DATABASE_NAME, Store, committed_total, read_devices
+from dmpd.model.messages import Change, Checkpoint, Closed, Durable, Event
 from tests.support.aio import async_test
 from tests.support.edge_cloud import EdgeCloud
 
@@ -165,6 +167,36 @@ async def test_begins_with_status_and_roster_then_rows_and_ends_with_disconnecte
         assert cloud.wills == []
     assert_nothing_lost(cloud, tmp_path)
     assert committed_total(tmp_path / DATABASE_NAME) == expected
+    assert Store(tmp_path).load().outbox_rows == 0
+
+
+@async_test
+async def test_numbers_of_delivered_rows_are_not_used_again_by_the_next_life(tmp_path: Path) -> None:
+    cloud = EdgeCloud()
+    for turn in range(3):
+        async with rig(cloud, tmp_path) as one:
+            one.lan.say(0, attributes={"turn": b"%d" % turn})
+            await one.until(lambda count=turn: one.engine.journal.committed > count)  # type: ignore[misc]
+            await one.settled(turn + 1)
+            await one.end()
+    seqs = [seq for message in cloud.kafka if (seq := getattr(message, "seq", None)) is not None]
+    assert len(set(seqs)) == len(seqs)
+
+
+@async_test
+async def test_durable_of_another_epoch_or_rae_is_not_believed(tmp_path: Path) -> None:
+    cloud = EdgeCloud()
+    cloud.reports = False
+    async with rig(cloud, tmp_path) as one:
+        await changes(one, devices=2, rounds=2)
+        await one.until(lambda: one.engine.uplink.connected and len(one.engine.journal.window) == 4)
+        durable = Durable(
+            v=1, rae=RAE, session="rae", at=datetime.now(UTC), epoch=one.engine.journal.epoch - 1, stored=((1, 10**6),)
+        )
+        cloud.say(cloud.clients[0], durable)
+        assert one.engine.journal.rows == 4
+        cloud.say(cloud.clients[0], replace(durable, epoch=one.engine.journal.epoch))
+        assert one.engine.journal.rows == 0
 
 
 @async_test

@@ -22,7 +22,7 @@ from dmpd.runtime.watchdog import Watchdog
 PROGRAM: Final = "bridge"
 _WATCH_S: Final = 0.1
 _BEAT_S: Final = 1.0
-_REACH_S: Final = 5.0
+_REACH_S: Final = 3.0
 _RETRY_S: Final = 1.0
 _CLOSE_S: Final = 1.0
 
@@ -125,7 +125,8 @@ class _Daemon:
             try:
                 return await asyncio.to_thread(self._partitions)
             except KafkaUnreachableError as error:
-                self._say("degraded", str(error))
+                self._problem = str(error)
+                self._lifecycle.set_state("degraded", self._problem)
                 await asyncio.sleep(_RETRY_S)
         return None
 
@@ -133,12 +134,6 @@ class _Daemon:
         ensure_reachable(self._kafka, PROGRAM, _REACH_S)
         names = (self._topics.info, self._topics.rsp, self._topics.info_dead)
         return {name: len(list_end_offsets(self._kafka, name)) for name in names}
-
-    def _say(self, state: Any, problem: str) -> None:
-        if problem != self._problem:
-            _log.warning("%s", problem)
-        self._problem = problem
-        self._lifecycle.set_state(state, problem)
 
     async def _watch(self, uplink: Uplink, running: "asyncio.Task[None]") -> None:
         """Keep the state that readiness shows true, until a signal comes or the uplink fails."""

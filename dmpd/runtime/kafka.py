@@ -100,7 +100,7 @@ def client_config(settings: KafkaSettings, program: str, **overrides: object) ->
         "security.protocol": settings.security_protocol,
         "topic.metadata.refresh.interval.ms": 10_000,
         "reconnect.backoff.max.ms": 2_000,
-        "log_level": 3,
+        "log_level": 2,  # at 3 the client writes 20 lines per second to stderr while no broker is there; see error_cb
         "error_cb": ErrorLog(program),
     }
     optional = {

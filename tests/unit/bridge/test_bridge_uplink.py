@@ -245,9 +245,12 @@ async def test_a_full_producer_queue_keeps_the_order() -> None:
     rig = Rig()
     async with running(rig):
         rig.producer.capacity = 2
-        for seq in range(1, 7):
+        for seq in range(1, 6):
             rig.broker.publish(TOPIC, change(seq))
         assert len(rig.producer.sent) == 2
+        rig.producer.capacity = 3
+        rig.broker.publish(TOPIC, change(6))
+        assert len(rig.producer.sent) == 2, "the newest took the place that became free"
         for index in range(6):
             await until(lambda index=index: len(rig.producer.sent) > index, "sent in its turn")
             rig.producer.report(index)

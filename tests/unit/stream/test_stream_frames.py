@@ -1,0 +1,71 @@
+"""Frames: columns, cutting, and what a record weighs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmpd.stream import frames
+from dmpd.stream.frames import Frame
+from dmpd.stream.handler import Record
+
+RECORDS = st.lists(
+    st.builds(
+        Record,
+        offset=st.just(0),
+        timestamp_ms=st.integers(0, 1 << 42),
+        key=st.none() | st.binary(max_size=20),
+        value=st.none() | st.binary(max_size=400),
+        headers=st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=20)), max_size=2),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+def frame_from(records, *, first=100):
+    numbered = [record._replace(offset=first + 2 * n) for n, record in enumerate(records)]
+    frame = Frame(
+        [r.offset for r in numbered],
+        [r.timestamp_ms for r in numbered],
+        [r.key for r in numbered],
+        [r.value for r in numbered],
+        [list(r.headers) or None for r in numbered] if any(r.headers for r in numbered) else None,
+    )
+    return frame, numbered
+
+
+def comparable(records):
+    return [record._replace(headers=[tuple(h) for h in record.headers]) for record in records]
+
+
+@given(RECORDS)
+def test_records_come_back_as_they_were(records):
+    frame, expected = frame_from(records)
+    decoded = frames.decode(frames.encode(frame))
+    assert comparable(frames.records(decoded)) == comparable(expected)
+    assert comparable([frames.record_at(decoded, n) for n in range(len(expected))]) == comparable(expected)
+
+
+@given(RECORDS, st.integers(50, 500), st.integers(50, 500))
+def test_pieces_are_the_frame_and_only_oversized_ones_stand_alone_beyond_the_limit(records, piece, limit):
+    frame, expected = frame_from(records)
+    pieces = list(frames.split(frame, piece_bytes_max=piece, record_bytes_max=limit))
+    assert comparable([r for one in pieces for r in frames.records(one)]) == comparable(expected)
+    for one in pieces:
+        sizes = [frames.content_bytes(r.key, r.value, r.headers) for r in frames.records(one)]
+        assert frames.is_oversized(one, limit) == (max(sizes) > limit)
+        assert len(sizes) == 1 or sum(sizes) <= max(piece, limit)
+
+
+def test_a_skipped_frame_offers_nothing_but_keeps_its_offsets():
+    frame, _ = frame_from([Record(0, 1, b"k", b"v" * 1000, [("h", b"x")])] * 3)
+    kept = frames.decode(frames.encode(frames.without_content(frame)))
+    assert frames.records(kept) == []
+    assert kept.offsets == frame.offsets
+    assert len(frames.encode(kept)) < 60
+
+
+@pytest.mark.parametrize(("offset", "left"), [(99, [100, 102, 104]), (101, [102, 104]), (102, [102, 104]), (105, [])])
+def test_what_was_placed_before_is_cut_off(offset, left):
+    frame, _ = frame_from([Record(0, 1, b"k", b"v", ())] * 3)
+    assert frames.from_offset(frame, offset).offsets == left

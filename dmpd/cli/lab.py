@@ -15,6 +15,7 @@ from typing import Final
 from rich.console import Console, RenderableType
 
 from dmpd.cli.lab_wiring import LabJudge, make_observer
+from dmpd.lab import lan_parts
 from dmpd.lab.demo import Demo
 from dmpd.lab.kill import kill, killable
 from dmpd.lab.lan_parts import lan_of
@@ -129,11 +130,17 @@ def _hints(lab: Lab) -> list[str]:
     hints = [
         f"{binary}/dmpctl devices --config {lab.folder.config}",
         f"{binary}/dmpctl watch --config {lab.folder.config}",
+        f"{binary}/dmpctl verify --config {lab.folder.config} {_store_options(lab)}",
         f"{binary}/dmpd lab status",
         f"{binary}/dmpd lab kill {'|'.join(killable(lab.info.parts))}",
         f"{binary}/supervisorctl -c {lab.folder.supervisor_config} status",
     ]
     return [*hints, f"{binary}/dmpd lab unplug d1"] if lab.info.lan else hints
+
+
+def _store_options(lab: Lab) -> str:
+    lan = f" --store {lan_parts.RAE}={lab.folder.lan}" if lab.info.lan else ""
+    return f"--stores {lab.folder.simulate}{lan}"
 
 
 def _status(folder: LabFolder, args: argparse.Namespace) -> int:

@@ -3,22 +3,31 @@
 Programs do not import each other, so the lab's room only names what it needs; here stands who gives it.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+from dmpd.cli.verification import stores_below, verify
 from dmpd.cloud_registry.figures import Figures
 from dmpd.lab import daemon_config, lan_parts
 from dmpd.lab.demo import Verdict
 from dmpd.lab.observation import DatabaseTotals, EdgeTotals
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.platform import DATABASE, Lab
+from dmpd.lab.server import ServerError
 from dmpd.lab.status import daemon_status
 from dmpd.lab.tally import KafkaTally
+from dmpd.local_registry.store import DATABASE_NAME, StoreError
 from dmpd.runtime import kafka_admin
+from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.kafka import KafkaUnreachableError
 from dmpd.runtime.kafka_reader import TopicReader
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, TopicSettings
 from dmpd.stream.settings import StreamSettings
+
+_VERIFY_WAIT_S: Final = 30.0
+_DIFFERENCES_SAID_MAX: Final = 20
 
 
 def make_observer(lab: Lab) -> Observer:
@@ -105,4 +114,27 @@ class LabJudge:
         return self._database.lan_states()
 
     def verify(self) -> Verdict:
-        raise AssertionError
+        """Every store against the database; what is on its way is given half a minute."""
+        settings = DatabaseSettings(conninfo=self._lab.postgresql.conninfo(DATABASE))
+        try:
+            with contextlib.closing(connect(settings, application="dmpd-lab")) as connection:
+                connection.autocommit = True
+                found = verify(stores(self._lab), connection, wait_s=_VERIFY_WAIT_S)
+        except (DatabaseUnreachableError, StoreError) as error:
+            raise ServerError(f"verify: {error}") from error
+        return Verdict(
+            committed=found.committed,
+            compared=found.compared,
+            missing=found.missing,
+            wrong=found.wrong + found.phantoms + found.unsettled,
+            said=[
+                f"{each.rae} {each.session} {each.kind} {each.field}: store {each.edge:.60}, database {each.cloud:.60}"
+                for each in found.differences[:_DIFFERENCES_SAID_MAX]
+            ],
+        )
+
+
+def stores(lab: Lab) -> dict[str, Path]:
+    """The database file of every RAE of this lab, by serial."""
+    found = stores_below(lab.folder.simulate)
+    return {**found, lan_parts.RAE: lab.folder.lan / DATABASE_NAME} if lab.info.lan else found

@@ -59,7 +59,7 @@ def verify(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Verification:
-    """Compare the stores of these RAEs (serial → database file) with the database. Blocks one round, or up to ``wait_s``.
+    """Compare the stores of these RAEs (serial → file) with the database. Blocks one round, or up to ``wait_s``.
 
     A session that was found equal once is not looked at again: while devices change, there is no instant at which all
     of them have arrived. ``connection`` is in autocommit.

@@ -130,6 +130,7 @@ class Uplink:
 
     def _delay_s(self, reason_code: int | None) -> float:
         if reason_code == TAKEN_OVER:  # somebody else has our name: do not fight over it
+            # (Mosquitto 2.0.11 closes without this code: there the usual backoff, up to 60 s, bounds the fight.)
             delay_s = min(TAKEN_OVER_MAX_S, TAKEN_OVER_FIRST_S * 2.0**self._takeovers) * (1 + self._random())
             self._takeovers = min(self._takeovers + 1, 10)
             return min(TAKEN_OVER_MAX_S, delay_s)

@@ -1,0 +1,98 @@
+"""One RAE's engine on a real Mosquitto: nobody subscribed, the will, the farewell."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from dmpd.local_registry.engine import Engine
+from dmpd.local_registry.settings import LocalRegistrySettings
+from dmpd.local_registry.sources.simulated import SimulatedLan
+from dmpd.model.messages import Checkpoint, Status
+from dmpd.runtime.mqtt import MqttClient
+from tests.support.aio import async_test
+from tests.support.edge_bridge import EdgeBridge
+from tests.support.services import MosquittoService, public_folder, start_mosquitto
+
+pytestmark = pytest.mark.services
+
+
+@asynccontextmanager
+async def engine(broker: MosquittoService, state_dir: Path, rae: str) -> AsyncIterator[Engine]:
+    with ThreadPoolExecutor(1) as executor:
+        one = Engine(
+            LocalRegistrySettings(rae=rae, state_dir=str(state_dir), mqtt=broker.settings(rae)),
+            [SimulatedLan(devices=5, rate_per_s=0.0, seed="s")],
+            connect=MqttClient.connect,
+            executor=executor,
+            random=Random(1).random,
+            new_session=lambda: str(uuid.uuid4()),
+            boot_id="boot",
+            slots=asyncio.Semaphore(1),
+        )
+        running = asyncio.create_task(one.run())
+        ticking = asyncio.create_task(tick(one))
+        try:
+            yield one
+        finally:
+            running.cancel()
+            ticking.cancel()
+            await asyncio.gather(running, ticking, return_exceptions=True)
+
+
+async def tick(one: Engine) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        one.tick(time.monotonic())
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.01)
+
+
+def statuses(bridge: EdgeBridge, rae: str) -> list[str]:
+    return [message.state for message in bridge.taken if isinstance(message, Status) and message.rae == rae]
+
+
+@async_test
+async def test_rows_wait_while_nobody_subscribes_and_go_when_the_bridge_comes(tmp_path: Path) -> None:
+    with public_folder() as folder, start_mosquitto(folder) as broker:
+        async with engine(broker, tmp_path, "R1") as one:
+            await until(lambda: one.uplink.connected and one.journal.committed == 5)
+            await until(lambda: one.journal.window.bridge_absent)
+            assert one.journal.rows == 5
+            bridge = EdgeBridge()
+            await bridge.open(broker.settings("svc-bridge"))
+            await until(lambda: one.journal.rows == 0)
+            await until(lambda: "ready" in statuses(bridge, "R1"))
+            assert len({message.session for message in bridge.taken if isinstance(message, Checkpoint)}) == 5
+            await bridge.close()
+
+
+@async_test
+async def test_will_says_lost_and_a_graceful_end_says_disconnected(tmp_path: Path, mosquitto: MosquittoService) -> None:
+    rae = f"R-{uuid.uuid4().hex[:8]}"
+    bridge = EdgeBridge()
+    await bridge.open(mosquitto.settings("svc-bridge"))
+    async with engine(mosquitto, tmp_path, rae) as one:
+        await until(lambda: statuses(bridge, rae) == ["ready"])
+        client = one.uplink._client
+        assert isinstance(client, MqttClient)
+        client.abort()
+        await until(lambda: statuses(bridge, rae) == ["ready", "lost", "ready"])
+        await one.drain(5.0)
+        await until(lambda: statuses(bridge, rae) == ["ready", "lost", "ready", "draining", "disconnected"])
+    await bridge.close()
+    late = EdgeBridge()
+    await late.open(mosquitto.settings("svc-bridge"))
+    await until(lambda: [status.state for status in late.retained if status.rae == rae] == ["disconnected"])
+    await late.close()

@@ -6,8 +6,13 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
+from msgspec import json
+
+from dmpd.local_registry.store import StoredDevice
+from dmpd.model.apply import DeviceRow, apply_message
 from dmpd.model.codec import decode, encode
-from dmpd.model.messages import Checkpoint, Durable, Message, Roster, Status
+from dmpd.model.messages import Change, Checkpoint, Closed, Durable, Message, Roster, Status
+from dmpd.model.record import DeviceRecord
 from dmpd.model.topics import ack_topic, parse_topic
 from dmpd.runtime.mqtt import Message as MqttMessage
 from dmpd.runtime.mqtt import MqttUnreachableError
@@ -30,6 +35,8 @@ class EdgeCloud:
         self.receive_maximum = 20
         self.clients: list[EdgeClient] = []
         self.kafka: list[Message] = []
+        self.rows: dict[str, DeviceRow | None] = {}
+        """The database, by the model's own rules."""
         self.wills: list[Message] = []
         self.connects = 0
         self._unreported: list[tuple[int, int]] = []
@@ -56,6 +63,8 @@ class EdgeCloud:
 
     def store(self, client: "EdgeClient", message: Message) -> None:
         self.kafka.append(message)
+        if isinstance(message, Change | Checkpoint | Closed):
+            self.rows[message.session] = apply_message(self.rows.get(message.session), message)[0]
         seq = getattr(message, "seq", None)
         if seq is None or not self.reports or self.random.random() < self.durable_loss:
             return
@@ -93,17 +102,22 @@ class EdgeCloud:
     def rosters(self) -> list[Roster]:
         return [message for message in self.kafka if isinstance(message, Roster)]
 
-    def covered(self) -> dict[str, int]:
-        """Session → highest rev up to which nothing is missing, by the rules of the cloud: exact, or a checkpoint."""
-        revs: dict[str, int] = {}
-        for message in self.kafka:
-            rev = getattr(message, "rev", None)
-            if rev is None:
-                continue
-            stored = revs.get(message.session, 0)
-            if isinstance(message, Checkpoint) or rev == stored + 1 or type(message).__name__ == "Closed":
-                revs[message.session] = max(stored, rev)
-        return revs
+    def differences(self, devices: Sequence[StoredDevice]) -> list[str]:
+        """What of the RAE's store the database does not say, or says wrongly."""
+        found = []
+        for device in devices:
+            row = self.rows.get(device.session)
+            if row is None:
+                found.append(f"{device.session}: rev {device.rev} is not there")
+            elif (row.rev, row.closed) != (device.rev, device.closed) or row.stale:
+                found.append(f"{device.session}: {device.rev} {device.closed}, row {row.rev} {row.closed} {row.stale}")
+            elif row.closed is None and plain(row.record) != plain(device.record):
+                found.append(f"{device.session}: {plain(device.record)}, row {plain(row.record)}")
+        return found
+
+
+def plain(record: DeviceRecord) -> object:
+    return json.decode(json.encode(record))
 
 
 class EdgeClient:

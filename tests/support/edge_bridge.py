@@ -19,6 +19,8 @@ class EdgeBridge:
         self.retained: list[Status] = []
         self.reports = True
         self._client: MqttClient | None = None
+        self._early: list[MqttMessage] = []
+        """What a resumed session delivered before ``connect`` returned."""
         self._unreported: dict[tuple[str, int], list[int]] = {}
 
     async def open(self, settings: MqttSettings) -> None:
@@ -32,6 +34,8 @@ class EdgeBridge:
             on_puback=lambda mid, code: None,
             receive_maximum=1000,
         )
+        for message in self._early:
+            self._on_message(message)
         await self._client.subscribe(["dmp/v1/+/+/info"], retain_handling=0)
 
     async def close(self) -> None:
@@ -39,7 +43,9 @@ class EdgeBridge:
             await self._client.disconnect()
 
     def _on_message(self, message: MqttMessage) -> None:
-        assert self._client is not None
+        if self._client is None:
+            self._early.append(message)
+            return
         decoded = decode(message.payload, parse_topic(message.topic))
         if message.retain:
             assert isinstance(decoded, Status)

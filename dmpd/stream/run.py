@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from dmpd.runtime.kafka import Producer
 from dmpd.runtime.lifecycle import Lifecycle
@@ -11,7 +12,9 @@ from dmpd.stream.parent import Parent
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.status import StreamStatus
 
-_PRODUCER_QUEUE_KIBIBYTES = 16 * 1024
+_PRODUCER_QUEUE_KIBIBYTES: Final = 16 * 1024
+_DEAD_LETTER_BYTES_MAX: Final = 8 << 20
+"""Half the queue: one larger than the queue would find it full for ever. The topic's own bound is the broker's."""
 
 
 def run(
@@ -59,7 +62,12 @@ def run(
     )
     server.start()
     try:
-        producer = Producer(kafka, f"{lifecycle.program}-dead", queue_buffering_max_kbytes=_PRODUCER_QUEUE_KIBIBYTES)
+        producer = Producer(
+            kafka,
+            f"{lifecycle.program}-dead",
+            queue_buffering_max_kbytes=_PRODUCER_QUEUE_KIBIBYTES,
+            message_max_bytes=_DEAD_LETTER_BYTES_MAX,
+        )
         parent = Parent(
             kafka,
             settings,

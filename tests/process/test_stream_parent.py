@@ -215,6 +215,22 @@ def test_a_second_instance_takes_its_share_and_gives_it_back(tmp_path, cluster, 
         assert handled(tmp_path, partition) == list(range(401))  # handed over with the commit: nothing twice
 
 
+def test_a_partition_that_left_paused_flows_when_it_comes_back(tmp_path, cluster, producer):
+    """The client keeps the pause flag beyond a revocation."""
+    (tmp_path / "block").touch()
+    with daemon(tmp_path, cluster, ring_bytes=1 << 18, max_record_bytes=1 << 14) as one:
+        for partition in (0, 1):
+            produce(producer, [str(n).zfill(400) for n in range(1000)], partition=partition)
+        wait_for(lambda: [p["paused"] for p in one.status["partitions"].values()] == [True, True], lambda: one.log)
+        with daemon(tmp_path, cluster, name="two", ring_bytes=1 << 18, max_record_bytes=1 << 14) as two:
+            wait_for(lambda: len(one.status["partitions"]) == 1 == len(two.status["partitions"]), lambda: one.log)
+            two.process.kill()
+            wait_for(lambda: len(one.status["partitions"]) == 2, lambda: one.log)
+        (tmp_path / "block").unlink()
+        for partition in (0, 1):
+            wait_for(lambda: handled(tmp_path, partition) == list(range(1000)), lambda: one.log)  # noqa: B023
+
+
 def test_term_drains_what_was_fetched(tmp_path, cluster, producer):
     (tmp_path / "block").touch()
     with daemon(tmp_path, cluster) as stream:

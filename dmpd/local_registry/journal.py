@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from dmpd.local_registry import identity_file, metrics
 from dmpd.local_registry.identity import IdentityFile
 from dmpd.local_registry.outbox import Row, Window, events_to_drop, sessions_to_coalesce
+from dmpd.local_registry.planning import Occasion
 from dmpd.local_registry.registry import Registry
 from dmpd.local_registry.settings import OutboxSettings
 from dmpd.local_registry.store import (
@@ -248,7 +249,13 @@ class Journal:
             return seq
 
         plan = self._registry.plan(
-            epoch=self.epoch, at=utc_now(), next_seq=next_seq, loaded_through=self.frozen_through
+            Occasion(
+                rae=self._registry.rae,
+                epoch=self.epoch,
+                at=utc_now(),
+                next_seq=next_seq,
+                loaded_through=self.frozen_through,
+            )
         )
         commit = plan.commit
         commit.meta.update(self._unwritten)

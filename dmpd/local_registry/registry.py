@@ -14,65 +14,22 @@ from msgspec.structs import replace
 
 from dmpd.local_registry import metrics
 from dmpd.local_registry.identity import Holder, IdentityBook, IdentityFile, Resolution
-from dmpd.local_registry.outbox import Row
+from dmpd.local_registry.planning import Device, Occasion, Plan, plan_device, row_of
 from dmpd.local_registry.presence import Presence
-from dmpd.local_registry.records import cleaned, difference, learned, merged, new_record
+from dmpd.local_registry.records import cleaned, learned, merged, new_record
 from dmpd.local_registry.settings import PresenceSettings
 from dmpd.local_registry.source import Evidence
-from dmpd.local_registry.store import Commit, DeviceWrite, StoredDevice
-from dmpd.model.codec import InvalidMessageError, encode
-from dmpd.model.limits import PAYLOAD_BYTES_MAX
-from dmpd.model.messages import Change, Checkpoint, Closed, ClosedReason, Event
+from dmpd.local_registry.store import Commit, StoredDevice
+from dmpd.model.codec import InvalidMessageError
+from dmpd.model.messages import Checkpoint, ClosedReason, Event
 from dmpd.model.record import DeviceRecord
 from dmpd.model.topics import RAE_SESSION
 
 SESSIONS_MAX: Final = 4096
 EVENTS_PENDING_MAX: Final = 1000
-RECORD_BYTES_MAX: Final = PAYLOAD_BYTES_MAX - 2048
 
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
-
-
-class Device:
-    """One open device session."""
-
-    __slots__ = (
-        "cause",
-        "closing",
-        "epoch",
-        "first_seq",
-        "fresh",
-        "ip",
-        "presence",
-        "record",
-        "rev",
-        "session",
-        "stored",
-        "successor",
-        "supersedes",
-        "wants_checkpoint",
-    )
-
-    def __init__(self, session: str, record: DeviceRecord, presence: Presence, *, fresh: bool = False) -> None:
-        self.session = session
-        self.fresh = fresh
-        """Onboarded in this life: unless its first row was sent, the cloud never heard of it."""
-        self.record = record
-        self.stored: DeviceRecord | None = None
-        """As committed with ``rev``; None until onboarding is."""
-        self.rev = 0
-        self.first_seq = 0
-        self.epoch = 0
-        """Of its latest outbox row: the first of an epoch is a checkpoint."""
-        self.presence = presence
-        self.ip: str | None = None
-        self.cause: str | None = None
-        self.closing: ClosedReason | None = None
-        self.successor: str | None = None
-        self.wants_checkpoint = False
-        self.supersedes = False
-        """The next row is a checkpoint that replaces the session's unsent rows."""
 
 
 class Probe(NamedTuple):
@@ -80,26 +37,6 @@ class Probe(NamedTuple):
 
     ip: str
     mac: str | None
-
-
-class Planned(NamedTuple):
-    """One device of a planned commit: what becomes true of it once the commit is durable."""
-
-    device: Device
-    record: DeviceRecord
-    rev: int
-    seq: int
-    closed: ClosedReason | None
-    forgotten: bool
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A commit, and what it means for the devices."""
-
-    commit: Commit
-    planned: list[Planned]
-    events: int
-    epoch: int
 
 
 class Registry:
@@ -222,14 +159,8 @@ class Registry:
             del self._events[0]
             self.events_dropped += 1
 
-    def plan(self, *, epoch: int, at: datetime, next_seq: Callable[[], int], loaded_through: int) -> Plan:
+    def plan(self, occasion: Occasion) -> Plan:
         """Turn everything that waits into one transaction.
-
-        Args:
-            epoch: The store's.
-            at: Now, for the messages.
-            next_seq: Gives outbox numbers, ascending.
-            loaded_through: Rows beyond it were never sent: an onboarding among them can still be taken back.
 
         Returns:
             The plan; ``committed`` must be told if it became durable. Otherwise plan again.
@@ -237,8 +168,11 @@ class Registry:
         commit, planned = Commit(), []
         for session in list(self._dirty):
             device = self.devices[session]
+            if device.closing is not None and device.stored is None:  # it came and went between two commits
+                del self.devices[session], self._dirty[session]
+                continue
             try:
-                one = self._plan_device(device, commit, epoch, at, next_seq, loaded_through)
+                one = plan_device(device, commit, occasion)
             except InvalidMessageError as error:
                 self._refuse(device, error)
                 continue
@@ -247,9 +181,9 @@ class Registry:
             else:
                 planned.append(one)
         for event in self._events:
-            seq = next_seq()
-            commit.rows.append(_row(replace(event, seq=seq, epoch=epoch), seq))
-        return Plan(commit=commit, planned=planned, events=len(self._events), epoch=epoch)
+            seq = occasion.next_seq()
+            commit.rows.append(row_of(replace(event, seq=seq, epoch=occasion.epoch), seq))
+        return Plan(commit=commit, planned=planned, events=len(self._events), epoch=occasion.epoch)
 
     def committed(self, plan: Plan) -> int:
         """``plan`` is durable; returns how many revisions it brought."""
@@ -361,93 +295,6 @@ class Registry:
         if known:
             self.identity.forget(device.session)
 
-    def _plan_device(
-        self,
-        device: Device,
-        commit: Commit,
-        epoch: int,
-        at: datetime,
-        next_seq: Callable[[], int],
-        loaded_through: int,
-    ) -> Planned | None:
-        if device.closing is not None:
-            return self._plan_close(device, commit, epoch, at, next_seq, loaded_through)
-        changed = None if device.stored is None else difference(device.stored, device.record)
-        if changed is not None and not changed and not device.wants_checkpoint:
-            return None
-        record = _encoder.encode(device.record)
-        if len(record) > RECORD_BYTES_MAX:
-            raise InvalidMessageError("too_large", f"record of {len(record)} bytes")
-        rev = device.rev if changed is not None and not changed else device.rev + 1
-        seq = next_seq()
-        message: Change | Checkpoint
-        if changed is None or device.epoch != epoch or device.wants_checkpoint:
-            message = Checkpoint(
-                v=1,
-                rae=self.rae,
-                session=device.session,
-                epoch=epoch,
-                at=at,
-                rev=rev,
-                seq=seq,
-                record=device.record,
-                cause=device.cause,
-            )
-        else:
-            message = Change(
-                v=1,
-                rae=self.rae,
-                session=device.session,
-                epoch=epoch,
-                at=at,
-                rev=rev,
-                seq=seq,
-                patch=changed.patch,
-                unset=changed.unset,
-                cause=device.cause,
-            )
-        commit.rows.append(_row(message, seq))
-        if device.supersedes:
-            commit.superseded.append((device.session, loaded_through))
-        first_seq = device.first_seq if device.stored is not None else seq if device.fresh else 0
-        commit.devices.append(DeviceWrite(device.session, epoch, rev, first_seq, record))
-        return Planned(device, device.record, rev, seq, None, forgotten=False)
-
-    def _plan_close(
-        self,
-        device: Device,
-        commit: Commit,
-        epoch: int,
-        at: datetime,
-        next_seq: Callable[[], int],
-        loaded_through: int,
-    ) -> Planned | None:
-        assert device.closing is not None
-        if device.stored is None:
-            del self.devices[device.session]
-            return None
-        if device.first_seq > loaded_through:  # the cloud never heard of it: it goes without a word
-            commit.forgotten.append(device.session)
-            return Planned(device, device.stored, device.rev, 0, None, forgotten=True)
-        seq, rev = next_seq(), device.rev + 1
-        closed = Closed(
-            v=1,
-            rae=self.rae,
-            session=device.session,
-            epoch=epoch,
-            at=at,
-            rev=rev,
-            seq=seq,
-            reason=device.closing,
-            successor=device.successor,
-        )
-        commit.rows.append(_row(closed, seq))
-        commit.superseded.append((device.session, loaded_through))
-        at_ms = int(at.timestamp() * 1000)
-        record = _encoder.encode(device.stored)
-        commit.devices.append(DeviceWrite(device.session, epoch, rev, device.first_seq, record, device.closing, at_ms))
-        return Planned(device, device.stored, rev, seq, device.closing, forgotten=False)
-
     def _refuse(self, device: Device, error: InvalidMessageError) -> None:
         """What the cloud would refuse is not kept: the device falls back to what is stored."""
         metrics.changes_refused.inc()
@@ -458,12 +305,6 @@ class Registry:
             self.identity.forget(device.session)
         else:
             device.record = device.stored
-
-
-def _row(message: Change | Checkpoint | Closed | Event, seq: int) -> Row:
-    at_ms = int(message.at.timestamp() * 1000)
-    kind = type(message).__name__.lower()
-    return Row(seq, message.session, kind, message.epoch, at_ms, encode(message))
 
 
 def _holder_of(stored: StoredDevice) -> Holder:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dmpd.local_registry.identity import Holder, IdentityFile
-from dmpd.local_registry.registry import Plan, Registry
+from dmpd.local_registry.planning import Occasion, Plan
+from dmpd.local_registry.registry import Registry
 from dmpd.local_registry.settings import PresenceSettings
 from dmpd.local_registry.source import Evidence
 from dmpd.local_registry.store import StoredDevice
@@ -43,7 +44,7 @@ class Disk:
         return self.seq
 
     def plan(self) -> Plan:
-        return self.devices.plan(epoch=self.epoch, at=AT, next_seq=self.next_seq, loaded_through=self.loaded_through)
+        return self.devices.plan(Occasion("R1", self.epoch, AT, self.next_seq, self.loaded_through))
 
     def commit(self) -> list[Message]:
         plan = self.plan()

@@ -6,6 +6,7 @@ Exit codes: 0 it ended as asked (with ``--once``: and everything held), 1 a step
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import time
@@ -33,6 +34,8 @@ HELP: Final = "the whole platform on one machine, with simulated RAEs and a LAN"
 _OK: Final = 0
 _FAILED: Final = 1
 _BUSY: Final = 75
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""What our own Kafka clients say goes to a file: on the screen it would tear the live view."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +80,7 @@ def _up(folder: LabFolder, args: argparse.Namespace) -> int:
     started_s = time.monotonic()
     try:
         with running_lab(folder, size, dmpd=_program("dmpd"), say=_say, stop_requested=stop) as lab:
+            logging.basicConfig(filename=folder.log / "lab.log", level=logging.INFO, format=_LOG_FORMAT, force=True)
             _say(f"{'everything is up':<42} {time.monotonic() - started_s:5.1f} s")
             if args.once:
                 report = _demo(lab, stop, started_s)

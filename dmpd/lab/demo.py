@@ -134,7 +134,14 @@ class Demo:
             return
         self._say(f"kill -9 {part} (pid {pid})")
         self.report.kills += 1
-        self._caught_up(f"{part} killed, all committed changes in the database")
+        started_s = time.monotonic()
+        if part != WORKER:  # whose return nobody but its parent sees; the rows tell
+            self._until(f"{part} killed, started again", lambda: self._runs_anew(part, pid), _RECOVERY_S)
+        self._caught_up(f"{part} killed, all changes up to now in the database", since_s=started_s)
+
+    def _runs_anew(self, part: str, killed_pid: int) -> bool:
+        states = self._lab.supervisor.states()
+        return any(state.name == part and state.pid not in (0, killed_pid) for state in states)
 
     def _judge_all(self) -> None:
         """End the RAEs, let everything arrive, compare."""
@@ -163,7 +170,7 @@ class Demo:
             for line in verdict.said:
                 self._say(line)
 
-    def _caught_up(self, what: str) -> None:
+    def _caught_up(self, what: str, *, since_s: float | None = None) -> None:
         """Wait until the database holds everything that the RAEs had committed when first seen from now on."""
         started_s = time.monotonic()
         committed: list[int] = []
@@ -174,7 +181,7 @@ class Demo:
                 committed.append(seen.edge.committed)
             return bool(committed) and self._revs() >= committed[0]
 
-        self._until(what, holds, _RECOVERY_S, since_s=started_s)
+        self._until(what, holds, _RECOVERY_S, since_s=since_s)
 
     def _seen_since(self, since_s: float) -> Observation | None:
         """The latest observation if its round began after ``since_s``."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from dmpd.lab.server import ServerError
 from dmpd.lab.state import LabFolder
+from dmpd.lab.status import lab_status
 from dmpd.lab.supervision import Supervisor
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings
 from tests.support.services import public_folder, unavailable
@@ -55,6 +56,12 @@ class LabUnderTest:
         done = self.lab("status", "--json")
         return json.loads(done.stdout) if done.stdout else {"running": False}
 
+    def health(self) -> dict[str, Any]:
+        """What each daemon says of itself now, by part; asked from here, which is quicker than a command."""
+        found = lab_status(self.folder)
+        assert found["running"], "the lab runs"
+        return found["health"]
+
     @property
     def kafka(self) -> KafkaSettings:
         info = self.folder.read_info()
@@ -69,7 +76,7 @@ class LabUnderTest:
         import psycopg
 
         with psycopg.connect(self.database.conninfo, autocommit=True) as connection:
-            return connection.execute(statement, values).fetchall()  # type: ignore[call-overload]
+            return connection.execute(statement, values or None).fetchall()  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dmpd.lab.observation import DatabaseTotals, EdgeTotals, Observation
 from dmpd.lab.platform import LabInterruptedError
 from dmpd.lab.server import ServerError
 from dmpd.lab.state import LabInfo
+from dmpd.lab.supervision import PartState
 
 
 class FakeClock:
@@ -57,6 +58,9 @@ class FakePlatform:
 
     def stop(self, program):
         self.stopped.append(program)
+
+    def states(self):
+        return [PartState(part, "RUNNING", 4712, 1) for part in KILLS if part != "worker"]
 
     def kill(self, folder, part):
         self.killed.append(part)
@@ -122,7 +126,8 @@ def test_without_a_lan_no_cable_is_pulled(platform):
     [
         ({"totals": DatabaseTotals(rows=18, revs=100)}, "all rows"),
         ({"totals": DatabaseTotals(rows=20, revs=99)}, "lost"),
-        ({"edge": None}, "mosquitto killed"),
+        ({"edge": None}, "mosquitto killed, all changes"),
+        ({"states": list}, "bridge killed, started again"),
         ({"lag": 3}, "nothing waits in Kafka"),
         ({"verdict": Verdict(committed=100, compared=20, missing=0, wrong=1)}, "1 wrong"),
         ({"verdict": Verdict(committed=100, compared=20, missing=2, wrong=0)}, "2 lost"),

@@ -2,12 +2,12 @@
 
 import msgspec
 import pytest
-from dmpd.runtime.kafka_reader import ReadRecord
 
 from dmpd.lab.observation import DatabaseTotals, EdgeTotals
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.tally import KafkaTally
 from dmpd.model.topics import info_topic
+from dmpd.runtime.kafka_reader import ReadRecord
 
 SESSION = "7b0a36d2-6c1f-4c3f-9c30-0b1f7f7a2f10"
 

@@ -190,11 +190,12 @@ def test_all_paused_partitions_flow_again(tmp_path, cluster, producer):
 
 
 def test_a_second_instance_takes_its_share_and_gives_it_back(tmp_path, cluster, producer):
-    with daemon(tmp_path, cluster) as one:
+    rarely = {"commit_interval_s": 60.0, "commit_records": 1_000_000}  # so that only revoke and drain commit
+    with daemon(tmp_path, cluster, **rarely) as one:
         wait_for(lambda: len(one.status["partitions"]) == 2, lambda: one.log)
         produce(producer, [str(n) for n in range(200)])
         produce(producer, [str(n) for n in range(200)], partition=1)
-        with daemon(tmp_path, cluster, name="two") as two:
+        with daemon(tmp_path, cluster, name="two", **rarely) as two:
             wait_for(lambda: len(two.status["partitions"]) == 1, lambda: one.log + two.log)
             wait_for(lambda: len(one.status["partitions"]) == 1, lambda: one.log + two.log)
             produce(producer, [str(n) for n in range(200)])

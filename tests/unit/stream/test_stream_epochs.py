@@ -1,0 +1,125 @@
+"""A record belongs to the assignment that was in force when its call began, or to none."""
+
+import pytest
+from confluent_kafka import Message
+
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.settings import KafkaSettings
+from dmpd.stream import parent as parent_module
+from dmpd.stream.parent import Parent
+from dmpd.stream.settings import StreamSettings
+from dmpd.stream.status import StreamStatus
+
+SETTINGS = StreamSettings(ring_bytes=1 << 16, max_record_bytes=4096)
+
+
+class ScriptedConsumer:
+    """``during_consume`` runs inside ``consume``, as callbacks of a rebalance do."""
+
+    def __init__(self, kafka, settings, listener):
+        self.listener = listener
+        self.first = None
+        self.rest = []
+        self.during_consume = lambda: None
+        self.sought = []
+
+    def poll(self, timeout_s):
+        return self.first
+
+    def consume(self, records_max):
+        self.during_consume()
+        return self.rest
+
+    def seek(self, partition, offset):
+        self.sought.append((partition, offset))
+
+    def start_at_beginning(self, partition):
+        self.sought.append((partition, "beginning"))
+
+    def pause(self, partitions):
+        return
+
+    def commit_bounded(self, offsets, timeout_s):
+        return None
+
+
+class NoServer:
+    def is_alive(self):
+        return True
+
+
+class NoProducer:
+    fatal = None
+
+    def poll(self, timeout_s):
+        return 0
+
+
+@pytest.fixture
+def parent(monkeypatch):
+    monkeypatch.setattr(parent_module, "StreamConsumer", ScriptedConsumer)
+    parent = Parent(
+        KafkaSettings(),
+        SETTINGS,
+        server=NoServer(),
+        producer=NoProducer(),
+        lifecycle=Lifecycle("test"),
+        status=StreamStatus(),
+    )
+    parent.on_assigned({0: 5, 1: 0})
+    yield parent
+    parent.on_lost(list(parent._partitions))
+
+
+def record(partition, offset):
+    return Message(topic="t", partition=partition, offset=offset, key=b"k", value=b"v", timestamp=(1, 1))
+
+
+def placed(parent, partition):
+    return parent._partitions[partition].ledger.placed_records
+
+
+def test_records_go_to_their_partitions(parent):
+    parent._consumer.first = record(0, 5)
+    parent._consumer.rest = [record(1, 0), record(0, 6)]
+    parent._fetch()
+    assert (placed(parent, 0), placed(parent, 1)) == (2, 1)
+
+
+@pytest.mark.parametrize(("committed", "target"), [(3, 3), (None, "beginning")])
+def test_a_record_of_a_revoked_and_reassigned_partition_is_dropped_and_fetched_again(parent, committed, target):
+    def rebalance():
+        parent.on_revoked([0])
+        parent.on_assigned({0: committed})
+
+    parent._consumer.first = record(0, 5)
+    parent._consumer.during_consume = rebalance
+    parent._consumer.rest = [record(0, 6), record(1, 0)]
+    parent._fetch()
+    assert (placed(parent, 0), placed(parent, 1)) == (0, 1)
+    assert parent._consumer.sought == [(0, target)]
+    parent._consumer.during_consume = lambda: None
+    parent._consumer.first = record(0, 3)
+    parent._consumer.rest = []
+    parent._fetch()
+    assert placed(parent, 0) == 1
+
+
+def test_a_record_of_a_partition_that_is_gone_is_dropped(parent):
+    parent._consumer.first = record(0, 5)
+    parent._consumer.during_consume = lambda: parent.on_lost([0])
+    parent._fetch()
+    assert list(parent._partitions) == [1]
+    assert parent._consumer.sought == []
+
+
+def test_late_answers_of_an_earlier_assignment_commit_nothing(parent):
+    """A zombie's commit is accepted by the broker: only current assignments are ever candidates."""
+    parent._consumer.first = record(0, 5)
+    parent._fetch()
+    old = parent._partitions[0].ledger
+    parent.on_lost([0])
+    parent.on_assigned({0: 900})
+    ticket = old.hold()
+    old.end_hold(ticket)
+    assert parent._candidates([0])[0].offset == 900

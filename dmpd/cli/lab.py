@@ -17,8 +17,8 @@ from rich.console import Console, RenderableType
 
 from dmpd.cli.lab_wiring import LabJudge, make_observer
 from dmpd.lab import lan_parts
-from dmpd.lab.demo import Demo
-from dmpd.lab.kill import kill, killable
+from dmpd.lab.demo import KILLS, Demo
+from dmpd.lab.kill import kill
 from dmpd.lab.lan_parts import lan_of
 from dmpd.lab.lan_tools import LanLabError
 from dmpd.lab.platform import Lab, LabInterruptedError, LabSize
@@ -130,16 +130,15 @@ def _wait(lab: Lab, stop: StopFlag) -> None:
 
 def _hints(lab: Lab) -> list[str]:
     """What to try next, for copying."""
-    binary = Path(_program("dmpd")).parent
-    hints = [
-        f"{binary}/dmpctl devices --config {lab.folder.config}",
-        f"{binary}/dmpctl watch --config {lab.folder.config}",
-        f"{binary}/dmpctl verify --config {lab.folder.config} {_store_options(lab)}",
-        f"{binary}/dmpd lab status",
-        f"{binary}/dmpd lab kill {'|'.join(killable(lab.info.parts))}",
-        f"{binary}/supervisorctl -c {lab.folder.supervisor_config} status",
+    folder = lab.folder
+    cable = " · dmpd lab unplug d1 · dmpd lab plug d1" if lab.info.lan else ""
+    return [
+        f"export DMPD_CONFIG={folder.config} PATH={Path(_program('dmpd')).parent}:$PATH",
+        "dmpctl devices · dmpctl raes · dmpctl watch · dmpctl status",
+        f"dmpctl verify {_store_options(lab)}",
+        f"dmpd lab status · dmpd lab kill {KILLS[0]}{cable}",
+        f"supervisorctl -c {folder.supervisor_config} status",
     ]
-    return [*hints, f"{binary}/dmpd lab unplug d1"] if lab.info.lan else hints
 
 
 def _store_options(lab: Lab) -> str:

@@ -10,7 +10,7 @@ from dmpd.model.codec import InvalidMessageError, decode_record
 from dmpd.model.messages import Change, Checkpoint, Closed
 from dmpd.runtime.kafka_reader import ReadRecord
 
-_NEWEST: Final = 8
+_NEWEST: Final = 6
 _BATCH_RECORDS_MAX: Final = 2_000
 _READ_TIMEOUT_S: Final = 0.1
 

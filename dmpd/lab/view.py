@@ -12,6 +12,7 @@ from dmpd.lab.observation import Observation, percentile
 from dmpd.lab.report import Report
 from dmpd.lab.supervision import PartState
 
+_PARTS_IN_A_ROW = 4
 _STATES = ("online", "standby", "asleep", "offline", "flapping", "unknown")
 _STYLES = {"RUNNING": "green", "STARTING": "yellow", "BACKOFF": "yellow", "STOPPED": "red", "EXITED": "red"}
 
@@ -40,8 +41,9 @@ def screen(
         Panel(Group(counts, delay_line(delays_ms)), title="dmpd lab", title_align="left"),
         _devices(seen),
         _queues(seen),
-        _parts(parts),
         _newest(seen),
+        Text("parts", style="italic"),
+        _parts(parts),
         Text(message, style="yellow"),
         Text("k kill -9 a random part · q end"),
         *(Text(hint, style="dim") for hint in hints),
@@ -96,8 +98,16 @@ def _queues(seen: Observation) -> Table:
 
 
 def _parts(parts: Sequence[PartState]) -> Table:
-    table = _table("parts", *(part.name for part in parts))
-    table.add_row(*(Text(f"{part.state} {part.up_s} s", style=_STYLES.get(part.state, "red")) for part in parts))
+    """All parts, some in a row: their number must not decide how wide the terminal has to be."""
+    table = Table.grid(padding=(0, 3))
+    for _ in range(_PARTS_IN_A_ROW):
+        table.add_column(no_wrap=True)
+    cells = [
+        Text.assemble(f"{part.name} ", (f"{part.state} {part.up_s} s", _STYLES.get(part.state, "red")))
+        for part in parts
+    ]
+    for first in range(0, len(cells), _PARTS_IN_A_ROW):
+        table.add_row(*cells[first : first + _PARTS_IN_A_ROW])
     return table
 
 
@@ -109,7 +119,7 @@ def _newest(seen: Observation) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", expand=True)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table

@@ -86,7 +86,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._opened = asyncio.Event()
         self._last_tick_s = time.monotonic()
-        self._last_status_s = 0.0
+        self._last_status_s = time.monotonic() - random() * settings.status_interval_s  # many RAEs start at once
         self._tidying: asyncio.Task[None] | None = None
         self._probing: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()

@@ -279,7 +279,7 @@ async def test_bridge_away_is_not_delivered(tmp_path: Path) -> None:
         assert one.engine.journal.rows == expected
         cloud.bridge_there = True
         await one.settled(expected)
-        await one.until(lambda: [status.state for status in cloud.statuses] == ["ready"])
+        await one.until(lambda: {status.state for status in cloud.statuses} == {"ready"})
         await one.until(lambda: cloud.rosters != [])
     assert_nothing_lost(cloud, tmp_path)
 

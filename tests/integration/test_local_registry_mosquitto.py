@@ -1,6 +1,7 @@
 """One RAE's engine on a real Mosquitto: nobody subscribed, the will, the farewell."""
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -60,7 +61,9 @@ async def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
 
 
 def statuses(bridge: EdgeBridge, rae: str) -> list[str]:
-    return [message.state for message in bridge.taken if isinstance(message, Status) and message.rae == rae]
+    """The states in order, repeats (the periodic ones) left out."""
+    states = [message.state for message in bridge.taken if isinstance(message, Status) and message.rae == rae]
+    return [state for state, _ in itertools.groupby(states)]
 
 
 @async_test

@@ -17,6 +17,14 @@ from dmpd.runtime.database import Connection
 _ATTEMPTS: Final = 20
 _PAUSE_S: Final = 0.1
 
+_COLLISIONS: Final = (
+    errors.UniqueViolation,
+    errors.DuplicateTable,
+    errors.DuplicateObject,
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+)
+
 _log = logging.getLogger(__name__)
 
 _VERSION_TABLE: Final = """
@@ -62,7 +70,7 @@ def migrate(connection: Connection) -> list[str]:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _migrate_once(connection)
-        except (errors.UniqueViolation, errors.DuplicateTable, errors.SerializationFailure, errors.DeadlockDetected):
+        except _COLLISIONS:
             # Two CREATE ... IF NOT EXISTS at once collide in PostgreSQL's catalogue; the second time one of them waits.
             if attempt == _ATTEMPTS:
                 raise

@@ -1,0 +1,121 @@
+"""Two writers of one session, one of them held in mid-transaction: the other one waits and is exact."""
+
+import contextlib
+import threading
+import time
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from dmpd.cloud_registry import sink
+from dmpd.model.messages import Roster
+from dmpd.model.record import DeviceRecord, RecordPatch
+from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, session_id
+from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def connection(postgres):
+    with migrated(postgres) as connection:
+        yield connection
+
+
+def wait_until_someone_waits_for_a_lock(connection):
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'dmpd-cloud-%'"
+    )
+    deadline_s = time.monotonic() + 20
+    while connection.execute(asked).fetchone()[0] == 0:
+        assert time.monotonic() < deadline_s, "nobody waits for the first writer"
+        time.sleep(0.02)
+
+
+def race(connection, postgres, monkeypatch, first, second):
+    """Let ``second`` be handled while the transaction of ``first`` is held open before its end."""
+    entered, release = threading.Event(), threading.Event()
+    write_children = sink._write_children
+
+    def held(used, pairs):
+        write_children(used, pairs)
+        if not entered.is_set():
+            entered.set()
+            assert release.wait(20)
+
+    monkeypatch.setattr(sink, "_write_children", held)
+    outputs = [OutputTwin(), OutputTwin()]
+
+    def work(message, offset, output):
+        with contextlib.closing(make_handler(postgres)) as handler:
+            handler.handle([record_of(message, offset)], output)
+
+    threads = [threading.Thread(target=work, args=(first, 0, outputs[0]))]
+    threads[0].start()
+    assert entered.wait(20)
+    threads.append(threading.Thread(target=work, args=(second, 1, outputs[1])))
+    threads[1].start()
+    try:
+        wait_until_someone_waits_for_a_lock(connection)
+    finally:
+        release.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert [output.refused for output in outputs] == [{}, {}]
+    return rows_of(connection)[SESSION]
+
+
+def test_the_second_writer_judges_what_the_first_one_left(connection, postgres, monkeypatch):
+    with contextlib.closing(make_handler(postgres)) as handler:
+        handler.handle([record_of(checkpoint(1, DeviceRecord(attributes={"a": Raw(b"1")})), 0)], OutputTwin())
+    row = race(
+        connection,
+        postgres,
+        monkeypatch,
+        change(2, patch=RecordPatch(attributes={"a": Raw(b"2"), "b": Raw(b"2")})),
+        change(3, unset=("b",)),
+    )
+    assert (row.rev, row.stale, row.record.attributes) == (3, False, {"a": Raw(b"2")})
+
+
+def test_the_second_writer_of_a_new_session_begins_again(connection, postgres, monkeypatch):
+    row = race(
+        connection,
+        postgres,
+        monkeypatch,
+        checkpoint(1, DeviceRecord(attributes={"a": Raw(b"1")})),
+        change(2, patch=RecordPatch(attributes={"b": Raw(b"2")})),
+    )
+    assert (row.rev, row.stale, row.record.attributes) == (2, False, {"a": Raw(b"1"), "b": Raw(b"2")})
+
+
+def roster(*sessions, seq_high):
+    return Roster(
+        v=1,
+        rae=RAE,
+        session="rae",
+        at=AT,
+        epoch=EPOCH,
+        first=session_id(0),
+        last=session_id(99),
+        sessions=sessions,
+        seq_high=seq_high,
+    )
+
+
+def test_a_roster_stands_between_the_messages_of_its_batch(connection, postgres):
+    other = session_id(2)
+    messages = [
+        checkpoint(1, seq=1),
+        checkpoint(1, seq=2, session=other),
+        roster(seq_high=5),
+        msgspec.structs.replace(change(2, seq=6), session=other),
+        msgspec.structs.replace(checkpoint(1, seq=1), rae="RAE-8"),
+    ]
+    with contextlib.closing(make_handler(postgres)) as handler:
+        handler.handle([record_of(message, offset) for offset, message in enumerate(messages)], OutputTwin())
+    rows = rows_of(connection, RAE)
+    assert (rows[SESSION].absent, rows[other].absent) == (True, False)
+    assert not rows_of(connection, "RAE-8")[SESSION].absent

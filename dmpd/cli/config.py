@@ -32,9 +32,13 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     log: LogSettings = LogSettings()
 
 
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
-    """``--config FILE``, default ``DMPD_CONFIG`` or /etc/dmpd/dmpd.yaml."""
+def add_config_argument(parser: argparse.ArgumentParser, *, lab: bool = False) -> None:
+    """``--config FILE``; default: ``DMPD_CONFIG``, /etc/dmpd/dmpd.yaml, or (``lab``) that of the lab that runs."""
     default = Path(os.environ.get("DMPD_CONFIG", DEFAULT_CONFIG))
+    if lab and "DMPD_CONFIG" not in os.environ and not default.exists():
+        from dmpd.cli import this_lab  # noqa: PLC0415 - the lab's libraries are not installed everywhere
+
+        default = this_lab.config() or default
     parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"default {default}")
 
 

@@ -24,7 +24,7 @@ AMBIGUOUS: Final = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_config_argument(parser, lab=True)
     parser.add_argument("id", metavar="ID", help="device session id, or how it begins")
     parser.add_argument("--rae", help="only of this RAE")
     parser.add_argument("--events", type=int, default=20, metavar="N", help="newest events (default 20)")

@@ -21,7 +21,7 @@ _COLUMNS: Final = ("rae", "session", "state", "name", "model", "esn", "mac", "ip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_config_argument(parser, lab=True)
     parser.add_argument("--rae", help="only devices of this RAE")
     parser.add_argument("--state", choices=get_args(DeviceState), help="only devices in this state")
     parser.add_argument("--canary", action="store_true", help="also the canary's own")

@@ -20,7 +20,7 @@ _COLUMNS: Final = ("rae", "reachable", "state", "heard", "devices", "online", "o
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_config_argument(parser, lab=True)
     parser.add_argument("--canary", action="store_true", help="also the canary's own")
     parser.add_argument("--json", action="store_true", help="for programs")
 

@@ -33,7 +33,7 @@ class PartHealth(msgspec.Struct, frozen=True):
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_config_argument(parser, lab=True)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 

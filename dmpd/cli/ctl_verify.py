@@ -1,8 +1,8 @@
 """``dmpctl verify``: Local Registry stores against database rows, record by record, attributes and tombstones included.
 
-Reads the stores' files, so it runs where they are: on the lab, or on copies. Devices may keep changing meanwhile: a
-session is judged when its store stood still around the reading of its row, and what differs is read again until --wait
-is over.
+Reads the stores' files, so it runs where they are: on the lab (whose own are the default), or on copies. Devices may
+keep changing meanwhile: a session is judged when its store stood still around the reading of its row, and what differs
+is read again until --wait is over.
 
 Exit codes: 0 equal, 1 something differs (it is listed), 64 wrong usage, 69 the database or a store cannot be read, 78
 the configuration or the database's schema is wrong.
@@ -27,7 +27,7 @@ _CELL_MAX: Final = 80
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_config_argument(parser, lab=True)
     parser.add_argument(
         "--stores", type=Path, action="append", default=[], metavar="DIR", help="folder with DIR/{serial}/registry.db"
     )
@@ -49,8 +49,12 @@ def run(args: argparse.Namespace) -> int:
     stores = dict(args.store)
     for folder in args.stores:
         stores |= stores_below(folder)
+    if not args.store and not args.stores:
+        from dmpd.cli import this_lab  # noqa: PLC0415 - the lab's libraries are not installed everywhere
+
+        stores = this_lab.stores()
     if not stores:
-        print("dmpctl verify: no stores there: name some with --stores DIR or --store SERIAL=DIR", file=sys.stderr)
+        print("dmpctl verify: no stores: name some with --stores DIR or --store SERIAL=DIR", file=sys.stderr)
         return exit_codes.USAGE
     try:
         return ask(args, lambda connection: _verify(connection, stores, args))

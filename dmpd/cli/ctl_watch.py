@@ -19,7 +19,7 @@ _BATCH_RECORDS_MAX: Final = 500
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_config_argument(parser, lab=True)
     parser.add_argument("--rae", default=None, help="only this RAE")
     parser.add_argument("--session", default=None, help="only this device session (its id, or how it begins)")
     parser.add_argument("--beginning", action="store_true", help="begin with what Kafka holds, not with what comes")

@@ -118,29 +118,16 @@ class StreamConsumer:
                 return
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Send a commit; answered by ``on_committed``. Does not block."""
+        """Send a commit; answered by ``on_committed`` in a later call of ``poll``. Does not block.
+
+        Inside ``on_revoked`` too: the request leaves before the one that gives the partitions up. A synchronous commit
+        would block as long as the broker is away, and one from another thread waits until the callback has returned
+        (confluent-kafka 2.16 lets one thread at a time into a consumer).
+        """
         try:
             self._client.commit(offsets=self._list(offsets, offsets), asynchronous=True)
         except KafkaException as error:
             self._listener.on_committed({}, str(error.args[0]))
-
-    def commit_bounded(self, offsets: Mapping[int, int], timeout_s: float) -> str | None:
-        """Commit and wait for the answer, at most ``timeout_s``. Returns why not, or None.
-
-        In a thread of its own: a synchronous commit has no timeout and blocks as long as the broker is away.
-        """
-        outcome: list[str | None] = []
-
-        def commit() -> None:
-            try:
-                answer = self._client.commit(offsets=self._list(offsets, offsets), asynchronous=False)
-                errors = [str(p.error) for p in answer or () if p.error]
-                outcome.append(errors[0] if errors else None)
-            except KafkaException as error:
-                outcome.append(str(error.args[0]))
-
-        _run_bounded(commit, "commit", timeout_s)
-        return outcome[0] if outcome else f"no answer within {timeout_s:g} s"
 
     def close_bounded(self, timeout_s: float) -> bool:
         """Leave the group. False = it did not end in time (with a frozen broker it never does)."""

@@ -37,7 +37,6 @@ _BUSY_POLL_S: Final = 0.005
 _STATUS_EVERY_S: Final = 0.5
 _DEGRADED_AFTER_S: Final = 15.0
 _LEAVE_TIMEOUT_S: Final = 5.0
-_REVOKE_COMMIT_TIMEOUT_S: Final = 2.0
 
 
 _partition_of: Final[Any] = Message.partition
@@ -272,10 +271,7 @@ class Parent:
         self._workers.kill(going)
         candidates = self._candidates(p.number for p in going)
         if not self._committer.is_committed(candidates):
-            offsets = {number: candidate.offset for number, candidate in candidates.items()}
-            error = self._consumer.commit_bounded(offsets, _REVOKE_COMMIT_TIMEOUT_S)
-            if error:
-                _log.warning("commit at revoke failed, the next owner repeats what it covers: %s", error)
+            self._consumer.commit({number: candidate.offset for number, candidate in candidates.items()})
         self._drop(partitions)
         _log.info("revoked: %s", ", ".join(map(str, sorted(partitions))))
 

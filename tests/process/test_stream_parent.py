@@ -193,8 +193,12 @@ def test_a_second_instance_takes_its_share_and_gives_it_back(tmp_path, cluster, 
     rarely = {"commit_interval_s": 60.0, "commit_records": 1_000_000}  # so that only revoke and drain commit
     with daemon(tmp_path, cluster, **rarely) as one:
         wait_for(lambda: len(one.status["partitions"]) == 2, lambda: one.log)
-        produce(producer, [str(n) for n in range(200)])
-        produce(producer, [str(n) for n in range(200)], partition=1)
+        for count in (100, 200):  # the first is committed at once, the second only by the revoke
+            produce(producer, [str(n) for n in range(100)])
+            produce(producer, [str(n) for n in range(100)], partition=1)
+            for partition in (0, 1):
+                wait_for(lambda: len(handled(tmp_path, partition)) == count, lambda: one.log)  # noqa: B023
+            wait_for(lambda: one.status["partitions"]["1"]["next_offset"] == count, lambda: one.log)  # noqa: B023
         with daemon(tmp_path, cluster, name="two", **rarely) as two:
             wait_for(lambda: len(two.status["partitions"]) == 1, lambda: one.log + two.log)
             wait_for(lambda: len(one.status["partitions"]) == 1, lambda: one.log + two.log)
@@ -272,9 +276,10 @@ def test_the_drain_ends_at_its_deadline(tmp_path, cluster, producer):
 
 
 def test_workers_and_fork_server_die_with_a_killed_parent(tmp_path, cluster, producer):
-    (tmp_path / "block").touch()
+    (tmp_path / "hang").touch()  # a hung worker reads no end of its channel
     with daemon(tmp_path, cluster) as stream:
         produce(producer, ["a"])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("ring_used_bytes", 0) > 0, lambda: stream.log)
         worker = wait_for(lambda: stream.worker_pid(0), lambda: stream.log)
         server = parent_of(worker)
         assert parent_of(server) == stream.process.pid

@@ -23,7 +23,8 @@ class Journal:
 class Note:
     """Notes offsets.
 
-    ``invalid``: values it gives up. ``slow_s``: per batch. A file ``block``, or ``block`` and its partition, blocks it.
+    ``invalid``: values it gives up. ``slow_s``: per batch.
+    A file ``block``, or ``block`` and its partition, blocks it; ``hang`` does, and keeps it silent.
 
     ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
     ``raise`` exists. ``emit``: topic that gets each value again.
@@ -39,6 +40,8 @@ class Note:
         time.sleep(self.options.get("slow_s", 0))
         while (self.folder / "block").exists() or (self.folder / f"block{self.partition}").exists():
             output.waiting_sink()
+            time.sleep(0.02)
+        while (self.folder / "hang").exists():
             time.sleep(0.02)
         for record in records:
             self._provoke(record, output)

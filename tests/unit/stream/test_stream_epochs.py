@@ -39,8 +39,8 @@ class ScriptedConsumer:
     def pause(self, partitions):
         return
 
-    def commit_bounded(self, offsets, timeout_s):
-        return None
+    def commit(self, offsets):
+        return
 
 
 class NoServer:

@@ -4,13 +4,14 @@ Programs do not import each other, so the lab's room only names what it needs; h
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dmpd.cli.verification import stores_below, verify
 from dmpd.cloud_registry.figures import Figures
-from dmpd.lab import daemon_config, lan_parts
+from dmpd.lab import lan_parts
+from dmpd.lab.daemon_config import bridge_health, cloud_registry_health, simulate_health
 from dmpd.lab.demo import Verdict
 from dmpd.lab.observation import DatabaseTotals, EdgeTotals
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
@@ -26,6 +27,8 @@ from dmpd.runtime.kafka_reader import TopicReader
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, TopicSettings
 from dmpd.stream.settings import StreamSettings
 
+_T = TypeVar("_T")
+
 _VERIFY_WAIT_S: Final = 30.0
 _DIFFERENCES_SAID_MAX: Final = 20
 
@@ -35,10 +38,10 @@ def make_observer(lab: Lab) -> Observer:
     kafka = KafkaSettings(bootstrap_servers=lab.kafka.bootstrap_servers)
     folder = lab.folder
     probes = Probes(
-        edge=lambda: edge_totals(_edge_statuses(lab)),
+        edge=lambda: _told(lambda: edge_totals(_edge_statuses(lab))),
         offsets=lambda: _offsets(kafka),
-        bridge_in_flight=lambda: int(_required(daemon_config.bridge_health(folder))["in_flight_messages"]),
-        ring_bytes=lambda: ring_bytes(_required(daemon_config.cloud_registry_health(folder))),
+        bridge_in_flight=lambda: _told(lambda: int(_required(bridge_health(folder))["in_flight_messages"])),
+        ring_bytes=lambda: _told(lambda: ring_bytes(_required(cloud_registry_health(folder)))),
         database=LabDatabase(lab),
     )
     return Observer(probes, KafkaTally(TopicReader(kafka, TopicSettings().info, start="beginning")))
@@ -61,10 +64,18 @@ def ring_bytes(status: Mapping[str, Any]) -> int:
 
 
 def _edge_statuses(lab: Lab) -> list[Mapping[str, Any]]:
-    binds = [daemon_config.simulate_health(lab.folder)]
+    binds = [simulate_health(lab.folder)]
     if lab.info.lan:
         binds.append(lan_parts.LanParts(lab.folder).health)
     return [_required(bind) for bind in binds]
+
+
+def _told(ask: Callable[[], _T]) -> _T:
+    """What ``ask`` reads from a status; a daemon that starts or ends leaves things out, which is no answer."""
+    try:
+        return ask()
+    except KeyError as error:
+        raise ConnectionError(f"its status says nothing of {error}") from error
 
 
 def _required(bind: str) -> Mapping[str, Any]:

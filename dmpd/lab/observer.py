@@ -4,6 +4,7 @@ Order matters: what left an outbox before we count Kafka must be counted there; 
 counted Kafka must be in the database when we ask it next.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from dmpd.lab.observation import DatabaseTotals, DatabaseView, EdgeTotals, Obser
 from dmpd.lab.tally import KafkaTally
 
 _T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
 
 _ROUND_S: Final = 0.5
 _CATCH_UP_S: Final = 2.0
@@ -107,7 +110,10 @@ class Observer:
 
     def _run(self) -> None:
         while not self._stop.wait(_ROUND_S):
-            self._latest = self.look()
+            try:
+                self._latest = self.look()
+            except Exception:
+                _log.exception("a round of looking failed; the next one follows")
 
     def _count_up_to(self, ends: Mapping[int, int]) -> int | None:
         deadline_s = time.monotonic() + _CATCH_UP_S

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from dmpd.runtime.mqtt import Message, MqttClient, MqttRefusedError, MqttUnreachableError
 
 from dmpd.lab.certificates import CertificateAuthority
+from dmpd.runtime.mqtt import Message, MqttClient, MqttRefusedError, MqttUnreachableError
 from tests.support.aio import async_test
 from tests.support.services import MosquittoService, public_folder
 

@@ -5,12 +5,10 @@ import contextlib
 import sys
 from collections.abc import Callable
 
-import psycopg
-
 from dmpd.cli.config import load_cloud_config
 from dmpd.cloud_registry import migrate
 from dmpd.runtime import exit_codes
-from dmpd.runtime.database import Connection, DatabaseUnreachableError, connect
+from dmpd.runtime.database import Connection, DatabaseError, DatabaseUnreachableError, connect
 
 
 def ask(args: argparse.Namespace, work: Callable[[Connection], int]) -> int:
@@ -24,6 +22,6 @@ def ask(args: argparse.Namespace, work: Callable[[Connection], int]) -> int:
     except migrate.SchemaError as error:
         print(f"dmpctl: {error}", file=sys.stderr)
         return exit_codes.CONFIG
-    except (DatabaseUnreachableError, psycopg.Error) as error:
+    except (DatabaseUnreachableError, DatabaseError) as error:
         print(f"dmpctl: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE

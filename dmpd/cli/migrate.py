@@ -12,12 +12,10 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-import psycopg
-
 from dmpd.cli.config import CloudConfig, add_config_argument, load_cloud_config
 from dmpd.cloud_registry import migrate
 from dmpd.runtime import exit_codes, kafka_admin
-from dmpd.runtime.database import DatabaseUnreachableError, connect, describe
+from dmpd.runtime.database import DatabaseError, DatabaseUnreachableError, connect, describe
 from dmpd.runtime.kafka_admin import TopicSpec
 from dmpd.runtime.settings import TopicSettings
 
@@ -34,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.only != "kafka":
             _migrate_database(config)
-    except (DatabaseUnreachableError, psycopg.Error) as error:
+    except (DatabaseUnreachableError, DatabaseError) as error:
         print(f"dmpd migrate: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE
     except migrate.SchemaError as error:

@@ -11,6 +11,8 @@ from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+DatabaseError = psycopg.Error
+"""What a connection raises: for those who ask the database but do not own SQL."""
 
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
 """A frozen zombie must not keep its row locks."""

@@ -107,7 +107,7 @@ async def test_a_rae_publishes_under_its_own_serial_only(mosquitto, rae):
             "$CONTROL/dynamic-security/v1",
         ):
             assert await edge.publish(topic) == NOT_AUTHORIZED, topic
-        assert {topic.split("/")[2] for topic, _ in bridge.received} == {rae}
+        assert other not in {topic.split("/")[2] for topic, _ in bridge.received}
 
 
 @async_test

@@ -16,7 +16,6 @@ from typing import Final
 from rich.console import Console, RenderableType
 
 from dmpd.cli.lab_wiring import LabJudge, make_observer
-from dmpd.lab import lan_parts
 from dmpd.lab.demo import KILLS, Demo
 from dmpd.lab.kill import kill
 from dmpd.lab.lan_parts import lan_of
@@ -129,21 +128,20 @@ def _wait(lab: Lab, stop: StopFlag) -> None:
 
 
 def _hints(lab: Lab) -> list[str]:
-    """What to try next, for copying."""
+    """What to try next, for copying; dmpctl finds the lab of its checkout by itself."""
     folder = lab.folder
-    cable = " · dmpd lab unplug d1 · dmpd lab plug d1" if lab.info.lan else ""
+    binary = Path(_program("dmpd")).parent
+    if binary.is_relative_to(Path.cwd()):
+        binary = binary.relative_to(Path.cwd())
+    elsewhere = folder.root != LabFolder().root
+    state = f" --state {folder.root}" if elsewhere else ""
+    cable = ", unplug d1, plug d1" if lab.info.lan else ""
     return [
-        f"export DMPD_CONFIG={folder.config} PATH={Path(_program('dmpd')).parent}:$PATH",
-        "dmpctl devices · dmpctl raes · dmpctl watch · dmpctl status",
-        f"dmpctl verify {_store_options(lab)}",
-        f"dmpd lab status · dmpd lab kill {KILLS[0]}{cable}",
-        f"supervisorctl -c {folder.supervisor_config} status",
+        *([f"export DMPD_CONFIG={folder.config}"] if elsewhere else []),
+        f"{binary}/dmpctl devices          and: raes, watch, status, verify",
+        f"{binary}/dmpd lab{state} kill {KILLS[0]}   and: status{cable}, down",
+        f"{binary}/supervisorctl -c {folder.supervisor_config} status",
     ]
-
-
-def _store_options(lab: Lab) -> str:
-    lan = f" --store {lan_parts.RAE}={lab.folder.lan}" if lab.info.lan else ""
-    return f"--stores {lab.folder.simulate}{lan}"
 
 
 def _status(folder: LabFolder, args: argparse.Namespace) -> int:

@@ -34,7 +34,8 @@ POLICY=/usr/sbin/policy-rc.d
 NO_CLUSTER=/etc/postgresql-common/createcluster.d/dmpd-lab.conf
 MADE_POLICY=
 take_back() {
-    if [ -n "$MADE_POLICY" ]; then rm -f "$POLICY" "$NO_CLUSTER"; MADE_POLICY=; fi
+    rm -f "$NO_CLUSTER"
+    if [ -n "$MADE_POLICY" ]; then rm -f "$POLICY"; MADE_POLICY=; fi
 }
 
 install_packages() {
@@ -50,7 +51,6 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 update
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 --no-install-recommends install "$@"
-    rm -f "$NO_CLUSTER"
     take_back
     trap - EXIT INT TERM HUP
 }

@@ -129,7 +129,7 @@ class Recorder:
             asyncio.set_event_loop(self._loop)
             self._loop.run_until_complete(self._main())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+        except BaseException as error:
             self._error = error
         finally:
             self._ready.set()

@@ -26,6 +26,7 @@ class Whole(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1)]
     kafka: Kafka = Kafka()
     verbs: list[str] = []
+    extra: Kafka | None = None
 
 
 @pytest.fixture
@@ -86,12 +87,26 @@ def test_says_all_at_once_with_their_lines(problems):
         ("kafka: [\n", "dmpd.yaml:2 not YAML"),
         ("a\tb: {", "dmpd.yaml:1"),
         ("", "dmpd.yaml:1 name: missing, expected text"),
+        ("{}\n", "dmpd.yaml:1 name: missing, expected text"),
+        ("name: x\nkafka: 3\n", "dmpd.yaml:2 kafka: expected a map, got 3"),
+        ("name: x\nextra: {wait_s: y}\n", 'dmpd.yaml:2 extra.wait_s: expected number > 0 and ≤ 60, got "y"'),
         ("- 1\n", "dmpd.yaml:1: expected a map, got a list"),
         ("[" * 5000, "dmpd.yaml: nested too deeply"),
     ],
 )
 def test_refuses_what_is_no_map(problems, text, said):
     assert problems(text)[0].startswith(said)
+
+
+def test_a_binary_file_is_named(tmp_path):
+    (tmp_path / "dmpd.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load(tmp_path / "dmpd.yaml", Whole)
+
+
+def test_a_good_file_is_used_with_defaults_for_the_rest(tmp_path):
+    (tmp_path / "dmpd.yaml").write_text("name: R1\nkafka:\n  batch_records: 7\n  wait_s: 2\n")
+    assert load(tmp_path / "dmpd.yaml", Whole) == Whole(name="R1", kafka=Kafka(batch_records=7, wait_s=2.0))
 
 
 def test_a_missing_file_is_named(tmp_path):

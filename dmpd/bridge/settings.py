@@ -29,6 +29,8 @@ class BridgeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retry_first_s: PositiveSeconds = 0.5
     """First wait before a new connection or a new producer; it doubles, with jitter."""
     retry_max_s: PositiveSeconds = 15.0
+    """Longest wait before a new connection or a new producer."""
     takeover_retry_first_s: PositiveSeconds = 10.0
     """First wait after somebody else took our name over (0x8E): most likely a second bridge runs."""
     takeover_retry_max_s: PositiveSeconds = 300.0
+    """Longest wait after a takeover."""

@@ -31,6 +31,14 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cloud_registry: CloudRegistrySettings = CloudRegistrySettings()
     log: LogSettings = LogSettings()
 
+    def __post_init__(self) -> None:
+        stream, topics = self.cloud_registry.stream, self.topics
+        if (stream.topic, stream.dead_letter_topic) != (topics.info, topics.info_dead):
+            raise ValueError(
+                "cloud_registry.stream.topic and dead_letter_topic: expected topics.info and topics.info_dead"
+                f" ({topics.info}, {topics.info_dead}), got {stream.topic}, {stream.dead_letter_topic}"
+            )
+
 
 def add_config_argument(parser: argparse.ArgumentParser, *, lab: bool = False) -> None:
     """``--config FILE``; default: ``DMPD_CONFIG``, /etc/dmpd/dmpd.yaml, or (``lab``) that of the lab that runs."""

@@ -20,7 +20,6 @@ from dmpd.runtime import exit_codes
 from dmpd.runtime.database import Connection
 
 HELP: Final = "show one device"
-AMBIGUOUS: Final = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def _show(connection: Connection, args: argparse.Namespace) -> int:
         print(f"dmpctl device: {len(found)} sessions begin with {args.id}:", file=sys.stderr)
         for rae, session in found:
             print(f"  {session} of {rae}", file=sys.stderr)
-        return AMBIGUOUS
+        return exit_codes.AMBIGUOUS
     detail = query.device(connection, *found[0], events_max=args.events) if found else None
     if detail is None:
         print(f"dmpctl device: no device session {args.id}", file=sys.stderr)

@@ -1,4 +1,8 @@
-"""``dmpctl watch``: every change as Kafka gets it, one line each, until Ctrl-C."""
+"""``dmpctl watch``: every change as Kafka gets it, one line each, until Ctrl-C.
+
+Exit codes: 0 ended by Ctrl-C or after ``--count`` lines, 64 wrong usage, 69 Kafka does not answer, 78 the configuration
+is wrong.
+"""
 
 import argparse
 import sys

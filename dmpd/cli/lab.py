@@ -28,11 +28,9 @@ from dmpd.lab.state import LabFolder, LabRunningError, LabStateError
 from dmpd.lab.status import lab_status
 from dmpd.lab.view import report_table, status_table
 from dmpd.lab.watch import Watch
+from dmpd.runtime import exit_codes
 
 HELP: Final = "the whole platform on one machine, with simulated RAEs and a LAN"
-_OK: Final = 0
-_FAILED: Final = 1
-_BUSY: Final = 75
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """What our own Kafka clients say goes to a file: on the screen it would tear the live view."""
 
@@ -66,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
         return command[args.lab_command](folder, args)
     except LabRunningError as error:
         print(error, file=sys.stderr)
-        return _BUSY
+        return exit_codes.BUSY
     except (LabStateError, ServerError, LanLabError) as error:
         print(f"dmpd lab: {error}", file=sys.stderr)
-        return _FAILED
+        return exit_codes.DIFFERENT
 
 
 def _up(folder: LabFolder, args: argparse.Namespace) -> int:
@@ -89,15 +87,15 @@ def _up(folder: LabFolder, args: argparse.Namespace) -> int:
                 _wait(lab, stop)
     except LabInterruptedError:
         _say("ended before it was up" if not args.once else "ended before the verdict")
-        return _FAILED if args.once else _OK
+        return exit_codes.DIFFERENT if args.once else exit_codes.OK
     except ServerError:
         print(f"logs: {folder.log}", file=sys.stderr)
         raise
     if not args.once:
-        return _OK
+        return exit_codes.OK
     _say(report_table(report, total_s=time.monotonic() - started_s))
     print(report.json_line(), flush=True)
-    return _OK if report.held else _FAILED
+    return exit_codes.OK if report.held else exit_codes.DIFFERENT
 
 
 def _demo(lab: Lab, stop: StopFlag, started_s: float) -> Report:
@@ -152,29 +150,29 @@ def _status(folder: LabFolder, args: argparse.Namespace) -> int:
         _say("no lab runs (dmpd lab up starts one)")
     else:
         _say(status_table(found))
-    return _OK if found["running"] else _FAILED
+    return exit_codes.OK if found["running"] else exit_codes.DIFFERENT
 
 
 def _kill(folder: LabFolder, args: argparse.Namespace) -> int:
     _require_running(folder)
     _say(f"killed {args.part} (pid {kill(folder, args.part)})")
-    return _OK
+    return exit_codes.OK
 
 
 def _cable(folder: LabFolder, args: argparse.Namespace) -> int:
     _require_running(folder)
     lan = lan_of(folder)
     (lan.plug if args.lab_command == "plug" else lan.unplug)(args.dut)
-    return _OK
+    return exit_codes.OK
 
 
 def _down(folder: LabFolder, args: argparse.Namespace) -> int:
     if end_running_lab(folder):
-        return _OK
+        return exit_codes.OK
     ended = clean_dead_lab(folder)
     if ended:
         _say(f"ended {ended} processes that a dead lab left behind")
-    return _OK
+    return exit_codes.OK
 
 
 def _require_running(folder: LabFolder) -> None:

@@ -21,6 +21,7 @@ class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     retry_first_s: PositiveSeconds = 0.05
     """First wait after the database failed; it doubles, with jitter. Attempts never end: the rings hold what waits."""
     retry_max_s: PositiveSeconds = 2.0
+    """Longest wait between attempts."""
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ class PresenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     probe_interval_max_s: PositiveSeconds = 900.0
     """Upper bound of the doubling interval between probes of a device that is offline."""
     probes_per_s: PositiveInt = 50
+    """Probes of all devices together."""
     leave_after_s: Annotated[float, Meta(ge=1)] = 30 * 86_400.0
     """Offline this long, a device session ends as ``left``."""
 
@@ -38,8 +39,11 @@ class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Bounds of what waits for the uplink; over them a device's unsent changes become one checkpoint."""
 
     rows_max: Annotated[int, Meta(ge=100, le=10_000_000)] = 50_000
+    """Rows in all; events may fill a tenth of them."""
     bytes_max: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
+    """Bytes of their payloads."""
     age_max_s: Annotated[float, Meta(ge=60)] = 7 * 86_400.0
+    """A session's changes that have waited longer become one checkpoint."""
 
 
 class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +60,7 @@ class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     checkpoint_interval_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
     """Each device session is published whole once per interval, spread by a hash of its id; so is the roster."""
     status_interval_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    """The RAE's own status is published so often, and when it changes."""
     commit_interval_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     """Changes closer together than this share one transaction (one flush of the disk)."""
     log: LogSettings = LogSettings()

@@ -11,6 +11,8 @@ _NAMES: Final = {
     inspect.ListType: "a list",
     inspect.VarTupleType: "a list",
     inspect.NoneType: "nothing",
+    inspect.RawType: "any JSON",
+    inspect.DateTimeType: "an instant with zone (RFC 3339)",
 }
 
 

@@ -6,11 +6,15 @@ OK: Final = 0
 """Did what was asked, or drained after TERM."""
 DIFFERENT: Final = 1
 """A command that compares or looks for something found a difference, or nothing."""
+AMBIGUOUS: Final = 2
+"""What was named fits several; they are listed."""
 USAGE: Final = 64
 """The command line is wrong."""
 UNAVAILABLE: Final = 69
 """A server that the command needs does not answer."""
 INTERNAL: Final = 70
 """An error of dmpd's own: supervisord starts the program again."""
+BUSY: Final = 75
+"""Another one runs already; the message says which."""
 CONFIG: Final = 78
 """The configuration is wrong: a restart would not help, so supervisord shows EXITED."""

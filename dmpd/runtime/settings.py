@@ -19,13 +19,19 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     bootstrap_servers: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9092"
     """``host:port`` list, comma separated."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """A wrong one shows as an unreachable broker."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    """Needed with ``SASL_…``."""
     username: str | None = None
+    """SASL user."""
     password_file: str | None = None
     """File that holds the password; read at start and at reload."""
     ca_file: str | None = None
+    """CA that the brokers' certificates must come from; absent = the system's."""
     cert_file: str | None = None
+    """Client certificate, for brokers that want one."""
     key_file: str | None = None
+    """Its private key."""
     options: dict[str, str | int | float | bool] = {}
     """Raw librdkafka settings, for what has no field here. They win over everything but what safety needs."""
 
@@ -34,26 +40,42 @@ class TopicSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Names of dmpd's Kafka topics and how ``dmpd migrate`` creates them."""
 
     info: str = "dmp.info"
+    """What RAEs say of their devices and of themselves."""
     rsp: str = "dmp.rsp"
+    """Responses to requests."""
     cmd: str = "dmp.cmd"
+    """Requests to RAEs."""
     info_dead: str = "dmp.info.dead"
+    """What could not be used, each with its reason."""
     partitions: Annotated[int, Meta(ge=1, le=10_000)] = 12
+    """Of each topic: at most so many workers run at once, over all instances."""
     replication_factor: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Brokers that hold each record; a cluster of fewer refuses to make the topics."""
     min_insync_replicas: Annotated[int, Meta(ge=1, le=100)] = 2
+    """Brokers that must have a record before it counts as stored."""
     retention_hours: Annotated[int, Meta(ge=1, le=87_600)] = 168
+    """How long Kafka keeps records; a Cloud Registry that is away for longer loses what lies between."""
     max_message_bytes: Annotated[int, Meta(ge=300_000, le=100_000_000)] = 1_048_576
+    """Largest record, bytes; payloads are at most 256 KiB, headers and keys come on top."""
 
 
 class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to reach the MQTT broker: TLS 1.2 or later, mutual; the certificate's CN is the principal."""
 
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    """Name or address of the broker; its certificate must carry it."""
     port: Port = 8883
+    """Its TLS port."""
     ca_file: str = "/etc/dmpd/tls/ca.crt"
+    """CA of the broker's certificate."""
     cert_file: str = "/etc/dmpd/tls/client.crt"
+    """Our certificate; its CN is our name."""
     key_file: str = "/etc/dmpd/tls/client.key"
+    """Its private key."""
     keepalive_s: Annotated[int, Meta(ge=5, le=600)] = 20
+    """A link without answers is noticed after about twice this time."""
     connect_timeout_s: PositiveSeconds = 10.0
+    """For TCP with TLS, and again for the broker's CONNACK."""
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,12 +84,19 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     conninfo: Annotated[str, Meta(min_length=1)] = "host=127.0.0.1 dbname=dmpd user=dmpd_registry"
     """libpq connection string or URL, without a password."""
     password_file: str | None = None
+    """File that holds the password."""
     connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 5
+    """For each address of the host."""
     statement_timeout_s: PositiveSeconds = 30.0
+    """The server cancels what takes longer, and the transaction is tried again."""
     prepare: bool = True
     """False behind a PgBouncer that does not know prepared statements."""
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What goes to stderr."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least grave that is written."""
     format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object each for collectors."""

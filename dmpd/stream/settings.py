@@ -33,6 +33,7 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     commit_records: PositiveInt = 1000
     """Commit after this many records, or after ``commit_interval_s``, whichever is first."""
     commit_interval_s: PositiveSeconds = 1.0
+    """Longest time from a record's release to the commit that covers it."""
     commit_repeat_s: PositiveSeconds = 30.0
     """Commit an unchanged frontier again this often: a late commit of a former owner may have pulled it back."""
     commit_deadline_s: PositiveSeconds = 10.0
@@ -46,6 +47,7 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     worker_backoff_first_s: PositiveSeconds = 0.1
     """Wait before a dead worker is replaced; doubles with each death that follows without progress."""
     worker_backoff_max_s: PositiveSeconds = 10.0
+    """Longest wait before a dead worker is replaced."""
 
     def __post_init__(self) -> None:
         if self.ring_bytes < 4 * self.max_record_bytes:

@@ -56,6 +56,9 @@ def load_cloud_config(args: argparse.Namespace) -> CloudConfig:
     Raises:
         ConfigError: It cannot be used; ``commands.run`` says so and exits 78.
     """
+    if not args.config.exists():
+        hint = "name another with --config or DMPD_CONFIG, or start a lab (dmpd lab up)"
+        raise ConfigError([f"{args.config}: No such file: {hint}"])
     return load(args.config, CloudConfig)
 
 

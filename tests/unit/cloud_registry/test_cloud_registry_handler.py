@@ -10,6 +10,7 @@ import pytest
 from msgspec import Raw
 
 from dmpd.cloud_registry import sink
+from dmpd.cloud_registry.same_json import same_record
 from dmpd.model.codec import encode
 from dmpd.model.messages import Event, Status
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
@@ -83,6 +84,22 @@ def test_the_same_again_writes_nothing(connection, handler):
     hand(handler, *messages)
     hand(handler, messages[2], start=3)
     assert connection.execute(versions).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        DeviceRecord(state="online", attributes={"a": Raw(b"2")}),
+        DeviceRecord(state="online", attributes={"a": Raw(b"1"), "b": Raw(b"1")}),
+        DeviceRecord(state="online"),
+        DeviceRecord(state="online", name="other", attributes={"a": Raw(b"1")}),
+        DeviceRecord(state="online", interfaces=(Interface(mac="02:00:00:00:00:01"),), attributes={"a": Raw(b"1")}),
+    ],
+)
+def test_a_checkpoint_of_equal_rev_that_differs_in_content_alone_is_written(connection, handler, second):
+    hand(handler, checkpoint(1, DeviceRecord(state="online", attributes={"a": Raw(b"1")})))
+    hand(handler, checkpoint(1, second), start=1)
+    assert same_record(rows_of(connection)[SESSION].record, second)
 
 
 def test_state_changes_and_events_are_remembered_once(connection, handler):

@@ -102,7 +102,7 @@ kafka_jars() {
         return 0
     fi
     step "Kafka's jars from Maven Central into .cache/kafka" \
-        .venv/bin/python -c 'from dmpd.lab.kafka import fetch_jars; fetch_jars()'
+        .venv/bin/python -m dmpd.lab.kafka
 }
 
 debian_packages

@@ -3,12 +3,14 @@
 import base64
 import shutil
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Final, Literal
 
 from dmpd.lab.layout import KAFKA_LIBS
 from dmpd.lab.server import ServerError, takes_connections, unprivileged_user
+from dmpd.runtime import exit_codes
 
 _JVM: Final = (
     "-Xmx512m",
@@ -90,7 +92,15 @@ def fetch_jars(libs: Path = KAFKA_LIBS) -> bool:
     partial = libs.with_name(libs.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    command = [_program("mvn", "maven"), "-q", "-B", "-f", str(_HERE / "kafka.pom.xml"), "dependency:copy-dependencies"]
+    command = [
+        _program("mvn", "maven"),
+        "-q",
+        "-B",
+        "-Dstyle.color=never",
+        "-f",
+        str(_HERE / "kafka.pom.xml"),
+        "dependency:copy-dependencies",
+    ]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_TIMEOUT_S, check=False)
     if done.returncode != 0 or not partial.is_dir():
@@ -99,8 +109,22 @@ def fetch_jars(libs: Path = KAFKA_LIBS) -> bool:
     return True
 
 
+def main() -> int:
+    """``python -m dmpd.lab.kafka``: what setup calls; says in a sentence what went wrong."""
+    try:
+        fetch_jars()
+    except ServerError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return exit_codes.UNAVAILABLE
+    return exit_codes.OK
+
+
 def _program(name: str, package: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise ServerError(f"kafka: {name} is not installed (apt-get install {package})")
     return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

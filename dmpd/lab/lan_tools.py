@@ -80,10 +80,21 @@ def unavailable_reason() -> str | None:
         # A namespace without a name, gone with its only process: tells whether the kernel has all we need.
         probe = "ip link add name probe0 type bridge && ip link add name probe1 type veth peer name probe2"
         run(["unshare", "--net", "sh", "-c", probe])
+        _probe_named_namespace()
         run(["busybox", "udhcpc", "--help"])
     except LanLabError as error:
         return " ".join(str(error).split())
     return None
+
+
+def _probe_named_namespace() -> None:
+    """Names need mounts too, which containers and chroots may refuse where plain namespaces work."""
+    name = f"dmpd-probe-{os.getpid()}"
+    run(["ip", "netns", "add", name])
+    try:
+        run(["ip", "-n", name, "link", "set", "lo", "up"])
+    finally:
+        run(["ip", "netns", "delete", name])
 
 
 def namespaces() -> list[str]:

@@ -42,7 +42,7 @@ class Kafka:
         if not self._libs.is_dir():
             raise ServerError(f"no Kafka jars in {self._libs} (make setup fetches them)")
         _program("java", "openjdk-17-jre-headless")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         template = (_HERE / "kafka.properties.in").read_text()
         for mark, value in (
             ("@PORT@", self.port),
@@ -65,7 +65,10 @@ class Kafka:
         return self.folder / "server.properties"
 
     def _java(self, main: str, *arguments: str) -> list[str]:
-        return [_program("java", "openjdk-17-jre-headless"), *_JVM, "-cp", f"{self._libs}/*", main, *arguments]
+        # Compressors unpack a library there at each start, and a killed broker leaves it behind.
+        temporary = f"-Djava.io.tmpdir={self.folder / 'tmp'}"
+        java = _program("java", "openjdk-17-jre-headless")
+        return [java, *_JVM, temporary, "-cp", f"{self._libs}/*", main, *arguments]
 
     def _format(self) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,9 @@ from dmpd.lab.state import LabFolder
 from dmpd.lab.supervision import Supervisor
 from dmpd.runtime import health
 
+_WORKER_TIMEOUT_S: Final = 15.0
+"""A Cloud Registry that was killed gets its partitions back after the group's session timeout of 10 s."""
+_POLL_S: Final = 0.1
 WORKER: Final = "worker"
 """One of the Cloud Registry's workers: no program of supervisord's, but the kill that its parent must repair."""
 
@@ -23,7 +27,9 @@ def killable(parts: Sequence[str]) -> list[str]:
 
 
 def kill(folder: LabFolder, part: str) -> int:
-    """Kill ``part`` with signal 9 and return at once with the pid it had; supervisord or its parent starts it again.
+    """Kill ``part`` with signal 9 and return with the pid it had; supervisord or its parent starts it again.
+
+    Does not block, but for a worker: the Cloud Registry may just be starting them, then it waits some seconds.
 
     Raises:
         ServerError: It does not run now, or there is no such part.
@@ -46,14 +52,18 @@ def kill(folder: LabFolder, part: str) -> int:
 
 
 def _a_worker(folder: LabFolder) -> int:
-    try:
-        _, body = health.fetch(daemon_config.cloud_registry_health(folder), "/status")
-    except OSError as error:
-        raise ServerError(f"cloud-registry does not answer: {error}") from error
-    pids = worker_pids(json.loads(body))
-    if not pids:
-        raise ServerError("cloud-registry has no worker now")
-    return random.choice(pids)  # noqa: S311 - which worker dies is nobody's secret
+    deadline_s = time.monotonic() + _WORKER_TIMEOUT_S
+    while True:
+        try:
+            _, body = health.fetch(daemon_config.cloud_registry_health(folder), "/status")
+        except OSError as error:
+            raise ServerError(f"cloud-registry does not answer: {error}") from error
+        pids = worker_pids(json.loads(body))
+        if pids:
+            return random.choice(pids)  # noqa: S311 - which worker dies is nobody's secret
+        if time.monotonic() >= deadline_s:
+            raise ServerError(f"cloud-registry has had no worker for {_WORKER_TIMEOUT_S:g} s")
+        time.sleep(_POLL_S)
 
 
 def worker_pids(status: object) -> list[int]:

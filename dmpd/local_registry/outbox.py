@@ -113,6 +113,12 @@ class Window:
         self._probe_s = PROBE_FIRST_S
         self._probed_s = None
 
+    def again(self) -> None:
+        """All that the broker has answered for go again: there is no time left to wait for the 30 s rule."""
+        for flight in self._flights.values():
+            if not flight.unacknowledged:
+                flight.sent_at_s = None
+
     def due(self, now_s: float) -> Row | None:
         """The row to send now, or None. The caller sends it and calls ``sent``."""
         if not self._flights:

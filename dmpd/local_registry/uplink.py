@@ -32,6 +32,8 @@ TAKEN_OVER: Final = 0x8E
 TAKEN_OVER_FIRST_S: Final = 60.0
 TAKEN_OVER_MAX_S: Final = 900.0
 FAREWELL_S: Final = 1.5
+DRAIN_AGAIN_FIRST_S: Final = 2.0
+"""From the drain's begin, or the last time, until what is not durable goes again; doubles. The bridge takes 0.5 s."""
 
 _log = logging.getLogger(__name__)
 
@@ -345,12 +347,23 @@ class Uplink:
         self.pump()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Say ``draining`` and send until everything is durable or the time is up; True if the outbox is empty."""
+        """Say ``draining`` and send until everything is durable or the time is up; True if the outbox is empty.
+
+        A ``durable`` that was lost is made up for by sending again, sooner than the 30 s rule would.
+        """
         self.say(state="draining")
-        if self._journal.rows and self.connected:
+        deadline_s = time.monotonic() + timeout_s
+        again_s = DRAIN_AGAIN_FIRST_S
+        if not self.connected:
+            return self._journal.rows == 0
+        while self._journal.rows and (left_s := deadline_s - time.monotonic()) > 0:
             self._drained.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), timeout_s)
+            try:
+                await asyncio.wait_for(self._drained.wait(), min(again_s, left_s))
+            except TimeoutError:
+                again_s *= 2
+                self._journal.window.again()
+                self.pump()
         return self._journal.rows == 0
 
     async def stop(self) -> None:

@@ -488,6 +488,22 @@ async def test_taken_over_waits_long_before_it_comes_back(tmp_path: Path) -> Non
 
 
 @async_test
+async def test_drain_makes_up_for_a_lost_durable(tmp_path: Path) -> None:
+    cloud = EdgeCloud()
+    cloud.durable_loss = 1.0
+    async with rig(cloud, tmp_path) as one:
+        expected = await changes(one, devices=2, rounds=2)
+        await one.until(lambda: one.engine.journal.committed == expected and one.engine.uplink.connected)
+        await one.until(lambda: len(one.engine.journal.window) == one.engine.journal.rows > 0)
+        cloud.durable_loss = 0.0
+        began_s = time.monotonic()
+        assert await one.engine.drain(15.0)
+        await one.running
+        assert time.monotonic() - began_s < 10
+    assert_nothing_lost(cloud, tmp_path)
+
+
+@async_test
 async def test_drain_without_durables_ends_in_time_and_keeps_the_rows(tmp_path: Path) -> None:
     cloud = EdgeCloud()
     cloud.reports = False

@@ -22,8 +22,8 @@ OnDelivery = Callable[[str | None], None]
 Headers = Sequence[tuple[str, bytes]]
 
 _REFUSALS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001 - the client's own names
-_RECORD_FAULTS: Final = frozenset(
-    KafkaError(code).str()
+_RECORD_FAULTS: Final = {
+    code: str(KafkaError(code).str())
     for code in (
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.RECORD_LIST_TOO_LARGE,
@@ -32,7 +32,8 @@ _RECORD_FAULTS: Final = frozenset(
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_TIMESTAMP,
     )
-)
+}
+RECORD_TOO_LARGE: Final = _RECORD_FAULTS[KafkaError.MSG_SIZE_TOO_LARGE]
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,7 @@ class ProducerQueueFullError(Exception):
 
 def is_record_fault(sentence: str) -> bool:
     """Whether a delivery failed for what the record is (too large, invalid) and would again; else Kafka is at fault."""
-    return sentence in _RECORD_FAULTS
+    return sentence in _RECORD_FAULTS.values()
 
 
 class RecordProducer(Protocol):
@@ -198,12 +199,12 @@ class Producer:
                 key,
                 -1 if partition is None else partition,
                 headers=list(headers),
-                on_delivery=lambda error, _: on_delivery(None if error is None else error.str()),
+                on_delivery=lambda error, _: on_delivery(None if error is None else _sentence(error)),
             )
         except BufferError as error:
             raise ProducerQueueFullError from error
         except confluent_kafka.KafkaException as error:
-            on_delivery(error.args[0].str())
+            on_delivery(_sentence(error.args[0]))
 
     def poll(self, timeout_s: float) -> int:
         return int(self._client.poll(timeout_s))
@@ -219,3 +220,8 @@ class Producer:
         if error.fatal():
             self._fatal = error.str()
         self._errors(error)
+
+
+def _sentence(error: KafkaError) -> str:
+    """What went wrong. A record's own fault reads the same whether the client or the broker found it."""
+    return _RECORD_FAULTS.get(error.code()) or str(error.str())

@@ -1,0 +1,94 @@
+"""The in-memory twin of a Kafka cluster and of its producer, under the same contract tests."""
+
+import time
+from collections import deque
+from typing import Final, NamedTuple
+
+from dmpd.model.partitioner import murmur2
+from dmpd.runtime.kafka import RECORD_TOO_LARGE, Headers, OnDelivery, ProducerQueueFullError
+
+_POLL_S: Final = 0.001
+
+
+class StoredRecord(NamedTuple):
+    """What a consumer would get."""
+
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class MemoryKafka:
+    """Topics with their partitions. ``up`` = False: records are taken by producers and wait, as with a dead broker."""
+
+    def __init__(self, *, record_bytes_max: int = 1_000_000) -> None:
+        self.up = True
+        self.record_bytes_max = record_bytes_max
+        self.topics: dict[str, list[list[StoredRecord]]] = {}
+
+    def create_topic(self, name: str, *, partitions: int = 1) -> None:
+        self.topics[name] = [[] for _ in range(partitions)]
+
+
+class _Queued(NamedTuple):
+    topic: str
+    partition: int | None
+    record: StoredRecord
+    on_delivery: OnDelivery
+
+
+class MemoryProducer:
+    """A ``RecordProducer`` that stores when it is polled, in the order of ``produce``. For one thread."""
+
+    def __init__(self, kafka: MemoryKafka, *, queue_records_max: int = 500_000) -> None:
+        self._kafka = kafka
+        self._queue_records_max = queue_records_max
+        self._queue: deque[_Queued] = deque()
+        self.fatal: str | None = None
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        key: bytes,
+        value: bytes,
+        headers: Headers = (),
+        partition: int | None = None,
+        on_delivery: OnDelivery,
+    ) -> None:
+        if self.fatal is not None:
+            on_delivery(self.fatal)
+            return
+        if len(key) + len(value) > self._kafka.record_bytes_max:
+            on_delivery(RECORD_TOO_LARGE)
+            return
+        if len(self._queue) >= self._queue_records_max:
+            raise ProducerQueueFullError
+        self._queue.append(_Queued(topic, partition, StoredRecord(key, value, tuple(headers)), on_delivery))
+
+    def poll(self, timeout_s: float) -> int:
+        deadline_s = time.monotonic() + timeout_s
+        while not (self._queue and self._kafka.up):
+            if time.monotonic() >= deadline_s:
+                return 0
+            time.sleep(_POLL_S)
+        served = 0
+        while self._queue and self._kafka.up:
+            queued = self._queue.popleft()
+            partitions = self._kafka.topics[queued.topic]
+            number = queued.partition
+            if number is None:
+                number = (murmur2(queued.record.key) & 0x7FFF_FFFF) % len(partitions)
+            partitions[number].append(queued.record)
+            queued.on_delivery(None)
+            served += 1
+        return served
+
+    def flush(self, timeout_s: float) -> int:
+        deadline_s = time.monotonic() + timeout_s
+        while self._queue and time.monotonic() < deadline_s:
+            self.poll(max(0.0, deadline_s - time.monotonic()))
+        return len(self._queue)
+
+    def close(self) -> None:
+        self._queue.clear()

@@ -355,13 +355,14 @@ async def test_database_damaged_while_running_is_rebuilt_from_memory(tmp_path: P
     async with rig(cloud, tmp_path) as one:
         await one.settled(await changes(one, devices=4, rounds=2))
         first = one.engine.journal.epoch
-        store = one.engine.journal._opened()
-        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        content = bytearray((tmp_path / DATABASE_NAME).read_bytes())
-        content[100:] = b"\xee" * (len(content) - 100)
-        (tmp_path / DATABASE_NAME).write_bytes(content)
-        store._db.execute("PRAGMA cache_size=0")
-        store._db.execute("PRAGMA shrink_memory")
+        async with one.engine.journal._lock:  # no transaction of the journal's own may be under way
+            store = one.engine.journal._opened()
+            store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            content = bytearray((tmp_path / DATABASE_NAME).read_bytes())
+            content[100:] = b"\xee" * (len(content) - 100)
+            (tmp_path / DATABASE_NAME).write_bytes(content)
+            store._db.execute("PRAGMA cache_size=0")
+            store._db.execute("PRAGMA shrink_memory")
         await changes(one, devices=4, rounds=1)
         await one.until(lambda: one.engine.journal.epoch > first)
         await one.until(lambda: one.engine.uplink.connected and one.engine.journal.rows == 0)

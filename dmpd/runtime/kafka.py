@@ -6,8 +6,9 @@ the metadata and says in one sentence what is wrong, and health is judged by the
 
 import contextlib
 import logging
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -33,6 +34,7 @@ _RECORD_FAULTS: Final = {
         KafkaError.INVALID_TIMESTAMP,
     )
 }
+UNKNOWN_PARTITION: Final = str(KafkaError(KafkaError._UNKNOWN_PARTITION).str())  # noqa: SLF001 - the client's own name
 RECORD_TOO_LARGE: Final = _RECORD_FAULTS[KafkaError.MSG_SIZE_TOO_LARGE]
 _log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def client_config(settings: KafkaSettings, program: str, **overrides: object) ->
     """Settings of librdkafka for a client of ``program``; ``overrides`` use ``_`` for ``.`` and win.
 
     Raises:
-        KafkaRefusedError: The password file cannot be read.
+        KafkaRefusedError: The password file or a certificate's file cannot be read.
     """
     found: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
@@ -112,12 +114,29 @@ def client_config(settings: KafkaSettings, program: str, **overrides: object) ->
         "ssl.key.location": settings.key_file,
     }
     found |= {name: value for name, value in optional.items() if value is not None}
+    for field in ("ca_file", "cert_file", "key_file"):  # the client only says "system lib"
+        path = getattr(settings, field)
+        if path is not None:
+            _read(field, path)
     if settings.password_file is not None:
-        try:
-            found["sasl.password"] = Path(settings.password_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise KafkaRefusedError(f"kafka.password_file {settings.password_file}: {error.strerror}") from error
+        found["sasl.password"] = _read("password_file", settings.password_file).decode().strip()
     return found | settings.options | {name.replace("_", "."): value for name, value in overrides.items()}
+
+
+def _read(field: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KafkaRefusedError(f"kafka.{field} {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def making_client(settings: KafkaSettings) -> Iterator[None]:
+    """Around the constructor of a client: settings that librdkafka cannot use end in ``KafkaRefusedError``."""
+    try:
+        yield
+    except confluent_kafka.KafkaException as error:
+        raise KafkaRefusedError(f"Kafka at {settings.bootstrap_servers}: {error.args[0].str()}") from error
 
 
 class ErrorLog:
@@ -141,12 +160,13 @@ def ensure_reachable(settings: KafkaSettings, program: str, timeout_s: float) ->
     """Ask for the cluster's metadata; returns when it came. Blocks up to ``timeout_s``.
 
     Raises:
-        KafkaRefusedError: Wrong password, user, mechanism or certificate; says which.
+        KafkaRefusedError: Wrong password, user, mechanism or certificate, or a file that cannot be used; says which.
         KafkaUnreachableError: Nobody answers.
     """
     config = client_config(settings, program)
     errors = config["error_cb"]
-    admin = AdminClient(config)
+    with making_client(settings):
+        admin = AdminClient(config)
     deadline_s = time.monotonic() + timeout_s
     while True:
         try:
@@ -156,10 +176,21 @@ def ensure_reachable(settings: KafkaSettings, program: str, timeout_s: float) ->
             if errors.refusal is not None:
                 raise KafkaRefusedError(f"Kafka at {settings.bootstrap_servers}: {errors.refusal}") from error
             if time.monotonic() >= deadline_s:
-                reason = error.args[0].str()
+                reason = error.args[0].str() + _listener_hint(settings)
                 raise KafkaUnreachableError(f"Kafka at {settings.bootstrap_servers}: {reason}") from error
         else:
             return
+
+
+def _listener_hint(settings: KafkaSettings) -> str:
+    """A broker that hangs up on a wrong protocol looks like no broker at all; an open port tells them apart."""
+    host, _, port = settings.bootstrap_servers.partition(",")[0].strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except (OSError, ValueError):  # nobody there, or a list only librdkafka understands: nothing to add
+        return ""
+    protocol = settings.security_protocol
+    return f" (the port is open: the broker is stuck, or kafka.security_protocol {protocol} is not what it speaks)"
 
 
 class Producer:
@@ -172,9 +203,10 @@ class Producer:
             "queue_buffering_max_messages": 500_000,
         }
         safety: dict[str, object] = {"enable_idempotence": True, "acks": "all", "message_timeout_ms": 0}
-        self._client = confluent_kafka.Producer(
-            client_config(settings, program, **(defaults | overrides | safety)) | {"error_cb": self._errored}
-        )
+        config = client_config(settings, program, **(defaults | overrides | safety)) | {"error_cb": self._errored}
+        with making_client(settings):
+            self._client = confluent_kafka.Producer(config)
+        self._closed = False
         self._errors = ErrorLog(program)
         self._fatal: str | None = None
 
@@ -192,6 +224,10 @@ class Producer:
         partition: int | None = None,
         on_delivery: OnDelivery,
     ) -> None:
+        def report(error: KafkaError | None, _: object) -> None:
+            if not self._closed:  # a purged record is reported too, by the next poll
+                on_delivery(None if error is None else _sentence(error))
+
         try:
             self._client.produce(
                 topic,
@@ -199,7 +235,7 @@ class Producer:
                 key,
                 -1 if partition is None else partition,
                 headers=list(headers),
-                on_delivery=lambda error, _: on_delivery(None if error is None else _sentence(error)),
+                on_delivery=report,
             )
         except BufferError as error:
             raise ProducerQueueFullError from error
@@ -213,6 +249,7 @@ class Producer:
         return int(self._client.flush(timeout_s))
 
     def close(self) -> None:
+        self._closed = True
         with contextlib.suppress(confluent_kafka.KafkaException):  # purging an errored client: it is going anyway
             self._client.purge()
 

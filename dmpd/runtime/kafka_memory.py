@@ -5,7 +5,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from dmpd.model.partitioner import murmur2
-from dmpd.runtime.kafka import RECORD_TOO_LARGE, Headers, OnDelivery, ProducerQueueFullError
+from dmpd.runtime.kafka import RECORD_TOO_LARGE, UNKNOWN_PARTITION, Headers, OnDelivery, ProducerQueueFullError
 
 _POLL_S: Final = 0.001
 
@@ -24,6 +24,8 @@ class MemoryKafka:
     def __init__(self, *, record_bytes_max: int = 1_000_000) -> None:
         self.up = True
         self.record_bytes_max = record_bytes_max
+        self.refused: dict[str, str] = {}
+        """Topics whose records are not taken, each with the sentence of the delivery report."""
         self.topics: dict[str, list[list[StoredRecord]]] = {}
 
     def create_topic(self, name: str, *, partitions: int = 1) -> None:
@@ -75,14 +77,21 @@ class MemoryProducer:
         served = 0
         while self._queue and self._kafka.up:
             queued = self._queue.popleft()
-            partitions = self._kafka.topics[queued.topic]
-            number = queued.partition
-            if number is None:
-                number = (murmur2(queued.record.key) & 0x7FFF_FFFF) % len(partitions)
-            partitions[number].append(queued.record)
-            queued.on_delivery(None)
+            queued.on_delivery(self._store(queued))
             served += 1
         return served
+
+    def _store(self, queued: _Queued) -> str | None:
+        if queued.topic in self._kafka.refused:
+            return self._kafka.refused[queued.topic]
+        partitions = self._kafka.topics[queued.topic]
+        number = queued.partition
+        if number is None:
+            number = (murmur2(queued.record.key) & 0x7FFF_FFFF) % len(partitions)
+        if number >= len(partitions):
+            return UNKNOWN_PARTITION
+        partitions[number].append(queued.record)
+        return None
 
     def flush(self, timeout_s: float) -> int:
         deadline_s = time.monotonic() + timeout_s

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TopicPartition
 
-from dmpd.runtime.kafka import KafkaUnreachableError, client_config
+from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, client_config, making_client
 from dmpd.runtime.settings import KafkaSettings
 
 
@@ -28,6 +28,7 @@ class TopicReader:
 
     Raises:
         KafkaUnreachableError: From the constructor: no metadata within ``timeout_s``, or no such topic.
+        KafkaRefusedError: From the constructor: credentials or TLS.
     """
 
     def __init__(
@@ -38,21 +39,24 @@ class TopicReader:
         *,
         timeout_s: float = 10.0,
     ) -> None:
-        self._consumer = confluent_kafka.Consumer(
-            client_config(settings, "dmpd-reader")
-            | {
-                "group.id": "dmpd-reader",  # demanded by the client, never joined
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "fetch.queue.backoff.ms": 10,
-                "fetch.wait.max.ms": 50,
-                "queued.max.messages.kbytes": 16_384,
-            }
-        )
+        config = client_config(settings, "dmpd-reader") | {
+            "group.id": "dmpd-reader",  # demanded by the client, never joined
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 50,
+            "queued.max.messages.kbytes": 16_384,
+        }
+        with making_client(settings):
+            self._consumer = confluent_kafka.Consumer(config)
         try:
             found = self._consumer.list_topics(topic, timeout=timeout_s).topics[topic]
         except confluent_kafka.KafkaException as error:
+            self._consumer.poll(0)  # runs error_cb
             self._consumer.close()
+            refusal = config["error_cb"].refusal
+            if refusal is not None:
+                raise KafkaRefusedError(f"Kafka at {settings.bootstrap_servers}: {refusal}") from error
             raise KafkaUnreachableError(f"{settings.bootstrap_servers}: {error.args[0].str()}") from error
         if found.error is not None or not found.partitions:
             self._consumer.close()

@@ -121,7 +121,30 @@ def test_closing_reports_nothing_more(bench):
     topic, producer, reports = bench.topic(1), bench.producer(), []
     producer.produce(topic, key=b"k", value=b"x", on_delivery=reports.append)
     producer.close()
+    producer.poll(0.5)
     assert reports == []
+
+
+def test_unknown_partition_is_reported_and_is_not_the_records_fault(bench):
+    topic, producer, reports = bench.topic(1), bench.producer(), []
+    producer.produce(topic, key=b"k", value=b"x", partition=7, on_delivery=reports.append)
+    until(lambda: reports, producer)
+    assert reports[0] is not None
+    assert "partition" in reports[0]
+    assert not is_record_fault(reports[0])
+
+
+def test_a_twin_reports_the_topic_that_refuses_and_stores_the_other():
+    kafka, reports = MemoryKafka(), []
+    kafka.create_topic("a")
+    kafka.create_topic("b")
+    kafka.refused["a"] = "not authorized"
+    producer = MemoryProducer(kafka)
+    for topic in "ab":
+        producer.produce(topic, key=b"k", value=b"x", on_delivery=reports.append)
+    assert producer.flush(1.0) == 0
+    assert reports == ["not authorized", None]
+    assert (len(kafka.topics["a"][0]), len(kafka.topics["b"][0])) == (0, 1)
 
 
 def test_a_twin_that_is_down_keeps_records_until_it_is_up():

@@ -1,6 +1,7 @@
 """Who may not speak with Kafka is told so in one sentence; who may, works through the same settings."""
 
 import time
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -25,6 +26,8 @@ def good():
         server = SecureKafka(folder / "kafka", port=port, controller_port=controller_port, certificate=certificate)
         (folder / "password").write_text(f"{PASSWORD}\n")
         (folder / "wrong").write_text("wrong-password\n")
+        (folder / "junk").write_text("no certificate\n")
+        CertificateAuthority(folder / "stranger")
         with start(server):
             yield KafkaSettings(
                 bootstrap_servers=f"127.0.0.1:{port}",
@@ -62,17 +65,32 @@ def test_right_password_over_tls_produces_and_reads(good):
         ({"sasl_mechanism": "SCRAM-SHA-256"}, KafkaRefusedError, "SCRAM-SHA-512"),
         ({"ca_file": None}, KafkaRefusedError, "certificate"),
         ({"password_file": "absent"}, KafkaRefusedError, "No such file"),
-        ({"security_protocol": "PLAINTEXT"}, KafkaUnreachableError, "transport failure"),
+        ({"ca_file": "absent"}, KafkaRefusedError, "No such file"),
+        ({"ca_file": "junk"}, KafkaRefusedError, "ssl.ca.location"),
+        ({"ca_file": "stranger/ca.crt"}, KafkaRefusedError, "certificate"),
+        ({"security_protocol": "PLAINTEXT"}, KafkaUnreachableError, "kafka.security_protocol PLAINTEXT"),
     ],
 )
 def test_who_is_refused_is_told_why(good, change, error, said):
-    if "password_file" in change:
-        change = {"password_file": good.password_file.replace("password", change["password_file"])}
+    folder = Path(good.password_file).parent
+    change = {
+        name: str(folder / value) if value and name.endswith("_file") else value for name, value in change.items()
+    }
     began_s = time.monotonic()
     with pytest.raises(error) as refusal:
-        ensure_reachable(replace(good, **change), "test", 4.0)
+        ensure_reachable(replace(good, **change), "test", 1.0 if error is KafkaUnreachableError else 4.0)
     text = str(refusal.value)
     assert said in text
     assert PASSWORD not in text
     assert "\n" not in text
     assert time.monotonic() - began_s < 12
+
+
+def test_reader_and_producer_say_so_too(good):
+    wrong = replace(good, password_file=str(Path(good.password_file).with_name("wrong")))
+    with pytest.raises(KafkaRefusedError, match="invalid credentials"):
+        TopicReader(wrong, "t", timeout_s=2.0)
+    junk = replace(good, ca_file=str(Path(good.password_file).with_name("junk")))
+    for make in (lambda: TopicReader(junk, "t", timeout_s=2.0), lambda: Producer(junk, "test")):
+        with pytest.raises(KafkaRefusedError, match=r"ssl\.ca\.location"):
+            make()

@@ -48,3 +48,19 @@ def test_wrong_configuration_is_78_with_its_line(tmp_path):
         done = run(program, "check-config", "--config", str(file))
         assert done.returncode == 78
         assert f"{file}:2 kafka.bootstrap_servers: expected text, got 5" in done.stderr
+
+
+def test_a_rae_without_the_clouds_libraries_has_its_commands():
+    """The Debian package brings the edge's dependencies only; what needs more says so and exits 69."""
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["confluent_kafka", "psycopg", "psycopg_pool", "rich", "uvloop", "cryptography"]))
+from dmpd.cli.dmpd import main
+sys.exit(main(sys.argv[1:]))
+"""
+    for arguments, expected in ((["local-registry", "--help"], 0), (["check-config", "--help"], 0), (["bridge"], 69)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == expected, done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,112 @@
+"""HTTP as far as a description needs it, as bytes: where it is said to be, the question, and the answer. Pure."""
+
+import ipaddress
+import re
+from typing import Final
+
+from msgspec import Struct
+
+HEAD_BYTES_MAX: Final = 8 * 1024
+_URL: Final = re.compile(r"http://(\d{1,3}(?:\.\d{1,3}){3})(?::(\d{1,5}))?(/[!-~]*)?", re.IGNORECASE)
+_CHUNK: Final = re.compile(rb"[0-9A-Fa-f]{1,6}")
+
+
+class Location(Struct, frozen=True, kw_only=True):
+    """A URL in the only form that is ever fetched: plain HTTP, an IPv4 address, no user, no fragment."""
+
+    ip: str
+    port: int = 80
+    path: str = "/"
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A complete answer. ``headers`` have names in lower case; of several with one name the first counts."""
+
+    status: int
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+def parse_location(url: str) -> Location | None:
+    """``url`` taken apart, or None if it is not of that form. A name is not: whoever looks it up asks strangers."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        return None
+    port = int(found[2] or 80)
+    try:
+        ip = str(ipaddress.IPv4Address(found[1]))
+    except ValueError:
+        return None
+    if not 1 <= port <= 65535:
+        return None
+    return Location(ip=ip, port=port, path=(found[3] or "/").partition("#")[0])
+
+
+def request(location: Location) -> bytes:
+    """The question. HTTP/1.0, so that an honest server sends one body and closes."""
+    lines = (
+        f"GET {location.path} HTTP/1.0",
+        f"Host: {location.ip}:{location.port}",
+        "Accept-Encoding: identity",
+        "Connection: close",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def is_complete(received: bytes) -> bool:
+    """Whether a body of known length has arrived whole: some servers keep the connection whatever one says."""
+    head, separator, body = received.partition(b"\r\n\r\n")
+    if not separator or len(head) > HEAD_BYTES_MAX:
+        return False
+    headers = _headers(head)
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        return body.endswith(b"0\r\n\r\n") and _unchunked(body) is not None
+    length = headers.get("content-length", "")
+    return length.isascii() and length.isdigit() and len(length) <= 9 and len(body) >= int(length)
+
+
+def parse_answer(received: bytes, *, body_bytes_max: int) -> Answer | None:
+    """The answer, or None for what is none, is cut off, or is larger than allowed."""
+    head, separator, body = received.partition(b"\r\n\r\n")
+    words = head.partition(b"\r\n")[0].split()
+    if not separator or len(head) > HEAD_BYTES_MAX or len(words) < 2 or not words[0].startswith(b"HTTP/1."):
+        return None
+    if not (words[1].isdigit() and len(words[1]) == 3):
+        return None
+    headers = _headers(head)
+    whole: bytes | None = body
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        whole = _unchunked(body)
+    elif "content-length" in headers:
+        length = headers["content-length"]
+        if not (length.isascii() and length.isdigit() and len(length) <= 9 and len(body) >= int(length)):
+            return None
+        whole = body[: int(length)]
+    if whole is None or len(whole) > body_bytes_max:
+        return None
+    return Answer(status=int(words[1]), headers=headers, body=whole)
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        found.setdefault(name.strip().decode("latin-1").lower(), value.strip().decode("latin-1"))
+    return found
+
+
+def _unchunked(body: bytes) -> bytes | None:
+    parts: list[bytes] = []
+    rest = body
+    while True:
+        line, separator, rest = rest.partition(b"\r\n")
+        size_text = line.partition(b";")[0].strip()
+        if not separator or not _CHUNK.fullmatch(size_text):
+            return None
+        size = int(size_text, 16)
+        if size == 0:
+            return b"".join(parts)
+        if len(rest) < size + 2:
+            return None
+        parts.append(rest[:size])
+        rest = rest[size + 2 :]

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 HEAD_BYTES_MAX: Final = 8 * 1024
 _URL: Final = re.compile(r"http://(\d{1,3}(?:\.\d{1,3}){3})(?::(\d{1,5}))?(/[!-~]*)?", re.IGNORECASE)
-_CHUNK: Final = re.compile(rb"[0-9A-Fa-f]{1,6}")
 
 
 class Location(Struct, frozen=True, kw_only=True):
@@ -43,7 +42,7 @@ def parse_location(url: str) -> Location | None:
 
 
 def request(location: Location) -> bytes:
-    """The question. HTTP/1.0, so that an honest server sends one body and closes."""
+    """The question. HTTP/1.0, so that an honest server sends one body, in no chunks, and closes."""
     lines = (
         f"GET {location.path} HTTP/1.0",
         f"Host: {location.ip}:{location.port}",
@@ -58,15 +57,12 @@ def is_complete(received: bytes) -> bool:
     head, separator, body = received.partition(b"\r\n\r\n")
     if not separator or len(head) > HEAD_BYTES_MAX:
         return False
-    headers = _headers(head)
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        return body.endswith(b"0\r\n\r\n") and _unchunked(body) is not None
-    length = headers.get("content-length", "")
-    return length.isascii() and length.isdigit() and len(length) <= 9 and len(body) >= int(length)
+    length = _length(_headers(head))
+    return length is not None and len(body) >= length
 
 
 def parse_answer(received: bytes, *, body_bytes_max: int) -> Answer | None:
-    """The answer, or None for what is none, is cut off, or is larger than allowed."""
+    """The answer, or None for what is none, is cut off, in chunks (we asked by HTTP/1.0), or larger than allowed."""
     head, separator, body = received.partition(b"\r\n\r\n")
     words = head.partition(b"\r\n")[0].split()
     if not separator or len(head) > HEAD_BYTES_MAX or len(words) < 2 or not words[0].startswith(b"HTTP/1."):
@@ -74,17 +70,21 @@ def parse_answer(received: bytes, *, body_bytes_max: int) -> Answer | None:
     if not (words[1].isdigit() and len(words[1]) == 3):
         return None
     headers = _headers(head)
-    whole: bytes | None = body
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        whole = _unchunked(body)
-    elif "content-length" in headers:
-        length = headers["content-length"]
-        if not (length.isascii() and length.isdigit() and len(length) <= 9 and len(body) >= int(length)):
-            return None
-        whole = body[: int(length)]
-    if whole is None or len(whole) > body_bytes_max:
+    if "transfer-encoding" in headers:
         return None
-    return Answer(status=int(words[1]), headers=headers, body=whole)
+    if "content-length" in headers:
+        length = _length(headers)
+        if length is None or len(body) < length:
+            return None
+        body = body[:length]
+    if len(body) > body_bytes_max:
+        return None
+    return Answer(status=int(words[1]), headers=headers, body=body)
+
+
+def _length(headers: dict[str, str]) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 
 
 def _headers(head: bytes) -> dict[str, str]:
@@ -93,20 +93,3 @@ def _headers(head: bytes) -> dict[str, str]:
         name, _, value = line.partition(b":")
         found.setdefault(name.strip().decode("latin-1").lower(), value.strip().decode("latin-1"))
     return found
-
-
-def _unchunked(body: bytes) -> bytes | None:
-    parts: list[bytes] = []
-    rest = body
-    while True:
-        line, separator, rest = rest.partition(b"\r\n")
-        size_text = line.partition(b";")[0].strip()
-        if not separator or not _CHUNK.fullmatch(size_text):
-            return None
-        size = int(size_text, 16)
-        if size == 0:
-            return b"".join(parts)
-        if len(rest) < size + 2:
-            return None
-        parts.append(rest[:size])
-        rest = rest[size + 2 :]

@@ -99,6 +99,10 @@ class MemoryLan:
             if device.plugged and not device.silent:
                 self._talk(device)
 
+    def reaches(self, device: MemoryDevice) -> bool:
+        """Whether a frame from the router gets to ``device`` and back."""
+        return device.plugged and self._up and not device.silent
+
     def _talk(self, device: MemoryDevice) -> None:
         device.leased = True
         expiry = max(int(time.time()), self._expiry_of(device)) + LEASE_S
@@ -113,7 +117,7 @@ class MemoryLan:
         """The kernel asks for ``ip``, without the seconds that it takes."""
         for device in self._devices:
             if device.ip == ip:
-                there = device.plugged and self._up and not device.silent
+                there = self.reaches(device)
                 self._tell(Neighbour(link=_LAN_INDEX, ip=ip, mac=device.mac, state="probe"))
                 mac = device.mac if there else None
                 self._tell(Neighbour(link=_LAN_INDEX, ip=ip, mac=mac, state="reachable" if there else "failed"))
@@ -195,6 +199,9 @@ class MemoryNeighbours:
             for signal in found:
                 yield signal
             await asyncio.sleep(_TICK_S)
+
+    def mac_of(self, ip: str) -> str | None:
+        return self._table.mac_of(ip)
 
     async def dump(self) -> Sequence[LanSignal]:
         return self._table.known(self._now_s())

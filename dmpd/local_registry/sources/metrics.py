@@ -16,3 +16,21 @@ stations_refused = counter(
 pokes = counter(
     "dmpd_local_registry_pokes_total", "Datagrams sent to provoke a sign of life, by outcome.", ("outcome",)
 )
+searches = counter(
+    "dmpd_local_registry_ssdp_searches_total",
+    "SSDP searches, by whom they ask: all, one device, or none because they failed or were too many.",
+    ("whom",),
+)
+ssdp_datagrams = counter(
+    "dmpd_local_registry_ssdp_datagrams_total",
+    "SSDP datagrams received, by fate: taken, ignored, over_rate, stranger (no MAC known), error.",
+    ("fate",),
+)
+urls_refused = counter(
+    "dmpd_local_registry_urls_refused_total",
+    "URLs of descriptions not fetched, by reason: form, other_host, not_on_lan, other_mac, too_many.",
+    ("reason",),
+)
+descriptions = counter(
+    "dmpd_local_registry_descriptions_total", "Descriptions of devices asked for, by outcome.", ("outcome",)
+)

@@ -141,6 +141,13 @@ class NeighbourTable:
                 signals += self._known(mac, station, now_s)
         return signals
 
+    def mac_of(self, ip: str) -> str | None:
+        """The MAC that the kernel has for ``ip`` on the LAN interface; None if it has none, or it does not answer."""
+        mac = self._owners.get(ip)
+        if mac is None or self._stations[mac].addresses[ip] in ("incomplete", "failed"):
+            return None
+        return None if self._stations[mac].unplugged else mac
+
     def take_doubtful(self) -> list[str]:
         """Addresses to ask, because another one of the same station does not answer; each is given once."""
         taken, self._doubtful = self._doubtful, []

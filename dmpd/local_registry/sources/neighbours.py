@@ -70,6 +70,10 @@ class NeighbourSource:
         finally:
             self._poker.close()
 
+    def mac_of(self, ip: str) -> str | None:
+        """The MAC that the kernel has for ``ip`` on the LAN; up to date while ``signals`` is being consumed."""
+        return self._table.mac_of(ip)
+
     async def dump(self) -> Sequence[LanSignal]:
         """What is known now; up to date while ``signals`` is being consumed."""
         return self._table.known(self._now_s())

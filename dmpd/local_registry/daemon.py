@@ -22,6 +22,10 @@ from dmpd.local_registry.machine import boot_id
 from dmpd.local_registry.settings import LanSettings, LocalRegistrySettings
 from dmpd.local_registry.simulate import TICK_S, SimulateOptions, engines
 from dmpd.local_registry.source import LanSource
+from dmpd.local_registry.sources import oui
+from dmpd.local_registry.sources.describer import MacOf
+from dmpd.local_registry.sources.ssdp import SsdpSource
+from dmpd.local_registry.sources.ssdp_ether import LanEther
 from dmpd.local_registry.store import StoreTooNewError
 from dmpd.runtime import exit_codes
 from dmpd.runtime.flock import AlreadyRunningError, InstanceLock
@@ -105,6 +109,7 @@ def _engine(settings: LocalRegistrySettings) -> Engine:
         new_session=lambda: str(uuid.uuid4()),
         boot_id=boot_id(),
         slots=asyncio.Semaphore(1),
+        vendor_of=oui.load(Path(settings.lan.oui_file)).vendor_of,
     )
 
 
@@ -117,7 +122,19 @@ def _sources(lan: LanSettings) -> list[LanSource]:
     if lan.interface is not None:
         from dmpd.local_registry.sources.neighbours import NeighbourSource  # noqa: PLC0415 - pulls in pyroute2
 
-        sources.append(NeighbourSource(lan.interface))
+        neighbours = NeighbourSource(lan.interface)
+        sources.append(neighbours)
+        if lan.ssdp:
+            sources.append(_ssdp(lan.interface, lan, neighbours.mac_of))
     if not sources:
         _log.warning("no LAN source is configured (lan.interface, lan.lease_file): no device will be found")
     return sources
+
+
+def _ssdp(interface: str, lan: LanSettings, mac_of: MacOf) -> LanSource:
+    return SsdpSource(
+        LanEther(interface),
+        mac_of,
+        search_interval_s=lan.ssdp_search_interval_s,
+        descriptions=lan.ssdp_descriptions,
+    )

@@ -6,6 +6,7 @@ many simulated RAEs share one timer.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
@@ -17,11 +18,13 @@ from dmpd import __version__
 from dmpd.local_registry import metrics, schedule
 from dmpd.local_registry.certificate import days_left
 from dmpd.local_registry.journal import Journal, utc_now
+from dmpd.local_registry.records import VendorOf, no_vendor
 from dmpd.local_registry.registry import Registry
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.source import Evidence, LanDown, LanSignal, LanSource
 from dmpd.local_registry.store import StoreError
 from dmpd.local_registry.uplink import Connect, Uplink
+from dmpd.local_registry.waiting import WaitingRoom
 from dmpd.model.codec import encode
 from dmpd.model.messages import RaeState, Roster, Status
 from dmpd.model.topics import RAE_SESSION
@@ -48,6 +51,7 @@ class Engine:
         new_session: Callable[[], str],
         boot_id: str,
         slots: asyncio.Semaphore,
+        vendor_of: VendorOf = no_vendor,
     ) -> None:
         """Wire one RAE; nothing is opened yet.
 
@@ -60,11 +64,16 @@ class Engine:
             new_session: Gives a fresh device_session_id.
             boot_id: Of this machine's life: another one begins a new epoch.
             slots: Bounds how many connects are under way at once.
+            vendor_of: Who made an interface, by its MAC.
         """
         self.rae = settings.rae
         self._settings = settings
         self._sources = sources
-        self.registry = Registry(settings.rae, rules=settings.presence, new_session=new_session, random=random)
+        self.registry = Registry(
+            settings.rae, rules=settings.presence, new_session=new_session, random=random, vendor_of=vendor_of
+        )
+        asks = settings.lan.ssdp and settings.lan.interface is not None
+        self._waiting = WaitingRoom(settings.lan.esn_wait_s if asks else 0.0)
         self.journal = Journal(
             self.registry,
             Path(settings.state_dir),
@@ -127,6 +136,7 @@ class Engine:
         empty = False
         if self._opened.is_set():
             deadline_s = time.monotonic() + timeout_s
+            self._learn(self._waiting.due(math.inf))
             if self.registry.pending:
                 await self.journal.commit()
                 self.uplink.pump()
@@ -142,8 +152,7 @@ class Engine:
             return
         since_s, self._last_tick_s = self._last_tick_s, now_s
         for probe in self.registry.tick(now_s):
-            for source in self._sources:
-                self._keep(asyncio.create_task(source.poke(ip=probe.ip, mac=probe.mac), name="probe"))
+            self._poke(probe.ip, probe.mac)
         if self.registry.pending:
             self._wake.set()
         interval_s = self._settings.checkpoint_interval_s
@@ -160,10 +169,20 @@ class Engine:
             self._tidying = asyncio.create_task(self.journal.tidy(), name=f"tidy {self.rae}")
 
     def observe(self, signal: LanSignal) -> None:
-        """Take in what a source says; the commit follows."""
+        """Take in what a source says; the commit follows.
+
+        A device that just arrived is asked at once what it is; if nothing is known of it, it waits for its ESN.
+        """
         now_s, at = time.monotonic(), utc_now()
         if isinstance(signal, Evidence):
-            self.registry.observe(signal, now_s=now_s, at=at)
+            if signal.arrived and signal.ip is not None:
+                self._poke(signal.ip, signal.mac)
+            known = signal.mac is not None and self.registry.identity.knows(signal.mac)
+            ready = self._waiting.admit(signal, now_s, known=known)
+            if not ready:
+                # A little later than due: the loop's clock may call a tick early.
+                asyncio.get_running_loop().call_later(self._waiting.wait_s + 0.01, self._end_wait)
+            self._learn(ready)
         elif isinstance(signal, LanDown):
             self.registry.lan_down(now_s=now_s, at=at, epoch=self.journal.epoch)
             self.uplink.say(state="ready")
@@ -262,6 +281,20 @@ class Engine:
     def _outbox_age_s(self) -> float:
         at_ms = self.journal.oldest_at_ms
         return 0.0 if at_ms is None else max(0.0, time.time() - at_ms / 1000)
+
+    def _learn(self, evidence: Sequence[Evidence]) -> None:
+        for one in evidence:
+            self.registry.observe(one, now_s=time.monotonic(), at=utc_now())
+        if self.registry.pending:
+            self._wake.set()
+
+    def _end_wait(self) -> None:
+        if not self._stopping.is_set():
+            self._learn(self._waiting.due(time.monotonic()))
+
+    def _poke(self, ip: str, mac: str | None) -> None:
+        for source in self._sources:
+            self._keep(asyncio.create_task(source.poke(ip=ip, mac=mac), name="probe"))
 
     async def _open(self) -> bool:
         """Open the store, however long the disk refuses; False if told to stop before."""

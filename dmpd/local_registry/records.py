@@ -5,6 +5,7 @@ Evidence is hostile: everything that enters a record is cleaned and cut to the l
 
 import ipaddress
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -13,6 +14,7 @@ from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from dmpd.local_registry.source import Evidence
+from dmpd.local_registry.sources.oui import is_local
 from dmpd.model import limits
 from dmpd.model.record import CORE_FIELDS, DeviceRecord, Interface, RecordPatch
 
@@ -48,11 +50,21 @@ def cleaned(evidence: Evidence) -> Evidence | None:
     )
 
 
-def learned(record: DeviceRecord, evidence: Evidence, *, esn: str | None, moved: bool) -> DeviceRecord:
+VendorOf = Callable[[str], str | None]
+"""The vendor of a MAC, if it is known."""
+
+
+def no_vendor(mac: str) -> None:
+    """Where there is no table of vendors."""
+
+
+def learned(
+    record: DeviceRecord, evidence: Evidence, *, esn: str | None, moved: bool, vendor_of: VendorOf = no_vendor
+) -> DeviceRecord:
     """``record`` with what cleaned ``evidence`` adds.
 
     ``esn`` is the evidence's, if identity lets this device have it; ``moved`` says that the device came back under
-    another MAC, so that its old interfaces are gone.
+    another MAC, so that its old interfaces are gone; ``vendor_of`` knows who made an interface.
     """
     changes: dict[str, object] = {}
     for name in ("manufacturer", "model", "name"):
@@ -63,7 +75,7 @@ def learned(record: DeviceRecord, evidence: Evidence, *, esn: str | None, moved:
         changes["esn"] = esn
         changes["esn_source"] = evidence.esn_source
     if evidence.mac is not None:
-        changes["interfaces"] = _with_interface(() if moved else record.interfaces, evidence.mac, evidence)
+        changes["interfaces"] = _with_interface(() if moved else record.interfaces, evidence.mac, evidence, vendor_of)
     if evidence.attributes:
         attributes = {**record.attributes, **{key: Raw(value) for key, value in evidence.attributes.items()}}
         if len(attributes) <= limits.ATTRIBUTES_MAX:
@@ -119,9 +131,11 @@ def new_record(at: datetime) -> DeviceRecord:
     return DeviceRecord(first_seen=at, onboarded_at=at)
 
 
-def _with_interface(interfaces: tuple[Interface, ...], mac: str, evidence: Evidence) -> tuple[Interface, ...]:
+def _with_interface(
+    interfaces: tuple[Interface, ...], mac: str, evidence: Evidence, vendor_of: VendorOf
+) -> tuple[Interface, ...]:
     known = next((one for one in interfaces if one.mac == mac), None)
-    old = known or Interface(mac=mac, mac_random=bool(int(mac[1], 16) & 2))
+    old = known or Interface(mac=mac, mac_random=is_local(mac))
     ip4, ip6 = old.ip4, old.ip6
     if evidence.ip is not None and ":" not in evidence.ip:
         ip4 = evidence.ip
@@ -135,6 +149,7 @@ def _with_interface(interfaces: tuple[Interface, ...], mac: str, evidence: Evide
         vendor_class=evidence.vendor_class or old.vendor_class,
         client_id=evidence.client_id or old.client_id,
         port=evidence.port or old.port,
+        oui_vendor=_clean_text(vendor_of(mac)) or old.oui_vendor,
     )
     if new == known:
         return interfaces

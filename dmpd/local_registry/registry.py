@@ -16,7 +16,7 @@ from dmpd.local_registry import metrics
 from dmpd.local_registry.identity import Holder, IdentityBook, IdentityFile, Resolution
 from dmpd.local_registry.planning import Device, Occasion, Plan, plan_device, row_of
 from dmpd.local_registry.presence import Presence
-from dmpd.local_registry.records import cleaned, learned, merged, new_record
+from dmpd.local_registry.records import VendorOf, cleaned, learned, merged, new_record, no_vendor
 from dmpd.local_registry.settings import PresenceSettings
 from dmpd.local_registry.source import Evidence
 from dmpd.local_registry.store import Commit, StoredDevice
@@ -49,8 +49,10 @@ class Registry:
         rules: PresenceSettings,
         new_session: Callable[[], str],
         random: Callable[[], float],
+        vendor_of: VendorOf = no_vendor,
     ) -> None:
         self.rae = rae
+        self._vendor_of = vendor_of
         self._rules = rules
         self._random = random
         self.identity = IdentityBook(grace_s=rules.grace_s, new_session=new_session)
@@ -81,7 +83,7 @@ class Registry:
             for mac in holder.macs:
                 evidence = cleaned(Evidence(source="identity", seen_at_s=now_s, mac=mac))
                 if evidence is not None:
-                    record = learned(record, evidence, esn=None, moved=False)
+                    record = learned(record, evidence, esn=None, moved=False, vendor_of=self._vendor_of)
             device = Device(holder.session, record, Presence(self._rules, now_s=now_s, random=self._random))
             device.cause = "rebuilt"
             self.devices[holder.session] = device
@@ -116,7 +118,8 @@ class Registry:
         device = self._device_of(found, now_s=now_s, at=at)
         if sighting.ip is not None and (":" not in sighting.ip or device.ip is None):
             device.ip = sighting.ip
-        device.record = learned(device.record, sighting, esn=found.esn, moved=found.verdict == "moved")
+        moved = found.verdict == "moved"
+        device.record = learned(device.record, sighting, esn=found.esn, moved=moved, vendor_of=self._vendor_of)
         device.presence.observe(sighting, now_s)
         self._touched(device, cause=sighting.source)
 

@@ -14,6 +14,16 @@ class LanSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Network interface of the LAN (a bridge, usually); absent = no neighbour feed and no probing."""
     lease_file: str | None = None
     """dnsmasq's lease file; absent = no leases are read."""
+    ssdp: bool = True
+    """Ask devices by SSDP for their ESN, name, maker and model; needs ``interface``."""
+    ssdp_search_interval_s: Annotated[float, Meta(ge=5, le=3600)] = 60.0
+    """All devices of the LAN together are asked so often; each alone when it arrives, and when it is probed."""
+    ssdp_descriptions: bool = True
+    """Fetch the descriptions that devices point to, from themselves alone."""
+    esn_wait_s: Annotated[float, Meta(ge=0, le=5)] = 0.5
+    """A new device is onboarded so long after its lease at the latest, or when its ESN is known; 0 = at once."""
+    oui_file: str = "/usr/share/ieee-data/oui.txt"
+    """IEEE's table of vendors by MAC, or the compact form ``002272 Name``; where it is absent no vendors are told."""
 
 
 class PresenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

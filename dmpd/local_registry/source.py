@@ -41,6 +41,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     attributes: dict[str, bytes] = {}
     reach: Reach | None = None
     power: Literal["on", "standby", "asleep"] | None = None
+    arrived: bool = False
+    """It got its address just now (a DHCP ACK): worth asking at once what it is."""
     gone: bool = False
     """The source knows that it left the LAN (lease given back, cable pulled): offline at once, without a grace."""
 

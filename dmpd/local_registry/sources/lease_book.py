@@ -60,6 +60,7 @@ def _evidence(lease: Lease, *, now_s: float, alive: bool) -> Evidence:
         hostname=lease.hostname,
         client_id=lease.client_id,
         reach="up" if alive else None,
+        arrived=alive,
     )
 
 

@@ -28,10 +28,15 @@ REOPEN_INTERVAL_S: Final = 1.0
 TICK_S: Final = 0.25
 SHORT_TICK_S: Final = 0.02
 """While a message waits for its sender's MAC, or somebody is being asked."""
-ASK_AGAIN_S: Final = (0.3, 1.0, 3.0)
+ASK_AGAIN_S: Final = (0.05, 0.15, 0.4, 1.0, 3.0)
 """Who does not answer at once is asked again: at a DHCP ACK a device may not have put its address to use yet."""
 ASKED_MAX: Final = 1024
 HOLD_S: Final = 2.0
+HOLD_QUIETLY_S: Final = 0.1
+"""Who just answered us has asked for our MAC, and the kernel learned its own by that: news of it is under way."""
+STRANGERS_ASKED_PER_S: Final = 10.0
+STRANGERS_ASKED_BURST: Final = 64.0
+"""Each one makes the kernel look for a neighbour, of which it keeps a thousand: made-up senders must not fill them."""
 HELD_SENDERS_MAX: Final = 256
 HELD_MESSAGES_MAX: Final = 8
 SAID_MAX: Final = 1024
@@ -44,11 +49,12 @@ ASKS_BURST: Final = 400.0
 class _Held:
     """Messages of a sender whose MAC the kernel does not know yet."""
 
-    __slots__ = ("messages", "until_s")
+    __slots__ = ("asked", "messages", "since_s")
 
-    def __init__(self, until_s: float) -> None:
+    def __init__(self, since_s: float) -> None:
         self.messages: list[SsdpMessage] = []
-        self.until_s = until_s
+        self.since_s = since_s
+        self.asked = False
 
 
 class SsdpSource:
@@ -85,6 +91,7 @@ class SsdpSource:
         self._book = SsdpBook()
         self._gate = SenderGate()
         self._sending = Bucket(per_s=ASKS_PER_S, burst=ASKS_BURST)
+        self._asking_strangers = Bucket(per_s=STRANGERS_ASKED_PER_S, burst=STRANGERS_ASKED_BURST)
         self._describer = Describer(ether.fetch, self, tell=self._described, now_s=now_s) if descriptions else None
         self._held: dict[str, _Held] = {}
         self._asking: dict[str, list[float]] = {}
@@ -238,8 +245,7 @@ class SsdpSource:
     def _hold(self, message: SsdpMessage, ip: str, now_s: float) -> None:
         held = self._held.get(ip)
         if held is None and len(self._held) < HELD_SENDERS_MAX:
-            held = self._held[ip] = _Held(now_s + HOLD_S)
-            self._ask(ip, now_s)
+            held = self._held[ip] = _Held(now_s)
             self._wake.set()
         if held is None or len(held.messages) >= HELD_MESSAGES_MAX:
             metrics.ssdp_datagrams.labels("stranger").inc()
@@ -253,7 +259,11 @@ class SsdpSource:
                 del self._held[ip]
                 for message in held.messages:
                     self._take(message, ip, mac, now_s)
-            elif now_s >= held.until_s:
+            elif not held.asked and now_s - held.since_s >= HOLD_QUIETLY_S:
+                held.asked = True
+                if self._asking_strangers.take(now_s):
+                    self._ask(ip, now_s)
+            elif now_s - held.since_s >= HOLD_S:
                 del self._held[ip]
                 metrics.ssdp_datagrams.labels("stranger").inc(len(held.messages))
 

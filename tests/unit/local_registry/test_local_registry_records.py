@@ -109,3 +109,12 @@ def test_merged_record_keeps_the_older_names_and_the_younger_facts() -> None:
     record = merged(old, new)
     assert (record.esn, record.name, record.attributes["a"]) == ("E", "old", Raw(b"2"))
     assert [one.mac for one in record.interfaces] == ["3c:12:aa:00:00:02"]
+
+
+def test_an_interface_has_the_vendor_of_its_mac_and_keeps_it() -> None:
+    sighting = cleaned(says(mac=MAC, ip="10.0.0.1"))
+    assert sighting is not None
+    record = learned(new_record(AT), sighting, esn=None, moved=False, vendor_of={MAC: "Aster\n"}.get)
+    assert record.interfaces[0].oui_vendor == "Aster"
+    again = learned(record, sighting, esn=None, moved=False, vendor_of=lambda mac: None)
+    assert again.interfaces[0].oui_vendor == "Aster"

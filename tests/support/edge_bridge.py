@@ -46,6 +46,9 @@ class EdgeBridge:
         if self._client is None:
             self._early.append(message)
             return
+        if not message.payload:  # a retained message cleared; nobody's statement
+            self._client.ack(message)
+            return
         decoded = decode(message.payload, parse_topic(message.topic))
         if message.retain:
             assert isinstance(decoded, Status)

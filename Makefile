@@ -9,8 +9,8 @@ setup: ## Debian packages (when root), .venv, Kafka's jars: only what is missing
 demo: setup ## the whole platform with a live view; ONCE=1 runs it through all faults without a person and judges
 	@$(BIN)/dmpd lab up --raes 5 --devices 40 $(if $(ONCE),--once,--watch)
 
-test: setup ## everything but what is too long for every run
-	@$(BIN)/python -m pytest -m "not slow"
+test: setup ## everything but what is too long for every run; four at a time, because most of them wait
+	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile
 
 test-all: setup ## what is too long for every run
 	@$(BIN)/python -m pytest -m slow

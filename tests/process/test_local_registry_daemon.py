@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmpd.lab.certificates import CertificateAuthority
+from dmpd.local_registry.identity_file import IDENTITY_NAME
 from dmpd.local_registry.store import DATABASE_NAME, read_devices
 from dmpd.runtime.health import fetch
 
@@ -114,7 +115,9 @@ def test_damaged_store_costs_an_epoch_and_not_the_session(tmp_path: Path) -> Non
     config = write_config(tmp_path)
     with daemon(config):
         first = wait_for(tmp_path, lambda found: found["committed"] == 1)
-    (before,) = read_devices(tmp_path / "state" / DATABASE_NAME)
+        (before,) = read_devices(tmp_path / "state" / DATABASE_NAME)
+        identities = tmp_path / "state" / IDENTITY_NAME  # written after the commit, and the daemon is killed next
+        wait_for(tmp_path, lambda _: identities.exists() and before.session in identities.read_text())
     for path in (tmp_path / "state").glob("registry.db-*"):
         path.unlink()
     (tmp_path / "state" / DATABASE_NAME).write_bytes(b"\x00garbage" * 5000)

@@ -99,6 +99,9 @@ def test_the_parts_end_with_a_lab_that_is_killed(folder):
 
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as lab:
         assert lab.stdout.readline() == b"up\n"
+        # A program that was forked and not yet started would miss supervisord's TERM, and be killed 30 s later.
+        log = folder.log / "simulate.log"
+        until(lambda: log.exists() and "up" in log.read_text(), "the part runs")
         assert len(processes_of(folder)) >= 1
         lab.kill()
         lab.wait(5)

@@ -70,7 +70,7 @@ class NeighbourTable:
         self._owners: dict[str, str] = {}
         self._lan_up: bool | None = None
         self._asked: dict[str, tuple[str, float]] = {}
-        """Addresses asked of which the kernel knew nothing: whose they are said to be, and when."""
+        """Addresses asked lately: whose they are said to be, and when."""
         self._doubtful: list[str] = []
         self.refused = 0
         """Sightings not taken in because the table is full."""
@@ -155,8 +155,9 @@ class NeighbourTable:
 
     def ask(self, ip: str, mac: str | None, now_s: float) -> list[str]:
         """``ip`` is about to be asked; returns other addresses of the same station that are worth asking with it."""
-        if mac is not None and ip not in self._owners:
-            # The kernel will say FAILED without a MAC: a device that died while the router restarted.
+        if mac is not None:
+            # The kernel may say FAILED without a MAC: a device that died while the router restarted, or an entry
+            # flushed just now, of which the event is still on its way.
             self._asked = {one: of for one, of in self._asked.items() if now_s - of[1] <= DOUBT_S}
             if len(self._asked) < STATIONS_MAX:
                 self._asked[ip] = mac, now_s

@@ -162,6 +162,16 @@ def test_a_device_that_died_while_the_kernel_knew_nothing_of_it_is_down_once_ask
     assert story.say(is_("failed", ip)) == [], "that was another question"
 
 
+def test_a_question_outlives_a_flush_that_is_told_after_it(story):
+    story.table.ask(IP1, MAC1, story.now_s)
+    said = story.say(
+        NeighbourGone(link=BRIDGE, ip=IP1),
+        Neighbour(link=BRIDGE, ip=IP1, mac=None, state="incomplete"),
+        Neighbour(link=BRIDGE, ip=IP1, mac=None, state="failed"),
+    )
+    assert said == [(MAC1, IP1, None, "down")]
+
+
 def test_an_old_address_of_a_live_device_is_not_its_death(story):
     story.table.ask("10.77.1.9", MAC1, story.now_s)
     assert story.say(is_("failed", "10.77.1.9")) == []

@@ -59,6 +59,9 @@ class IdentityBook:
         self._new_session = new_session
         self.holders: dict[str, Holder] = {}
         self._seen_s: dict[str, float] = {}
+        self._seen_mac: dict[str, str] = {}
+        self._left: set[str] = set()
+        """Sessions whose cable was pulled and that gave no sign of life since: as good as past their grace."""
         self._by_mac: dict[str, str] = {}
         self._by_esn: dict[str, str] = {}
         self._by_client: dict[str, str] = {}
@@ -82,14 +85,24 @@ class IdentityBook:
         """Whether ``mac`` leads to an open session."""
         return mac in self._by_mac
 
-    def seen(self, session: str, now_s: float) -> None:
-        """The device of ``session`` gave a sign of life."""
+    def seen(self, session: str, now_s: float, *, mac: str | None = None) -> None:
+        """The device of ``session`` gave a sign of life, at the interface ``mac`` if that is known."""
         self._seen_s[session] = now_s
+        self._left.discard(session)
+        if mac is not None:
+            self._seen_mac[session] = mac
+
+    def left(self, session: str, *, mac: str | None) -> None:
+        """The port of ``mac`` lost its carrier. Who was last seen at another interface may be there all the same."""
+        if self._seen_mac.get(session) == mac:
+            self._left.add(session)
 
     def forget(self, session: str) -> None:
         """The session ended: nothing leads to it any more."""
         self.holders.pop(session)
         self._seen_s.pop(session, None)
+        self._seen_mac.pop(session, None)
+        self._left.discard(session)
         for index in (self._by_mac, self._by_esn, self._by_client, self._by_ip):
             for key in [key for key, held in index.items() if held == session]:
                 del index[key]
@@ -149,7 +162,9 @@ class IdentityBook:
         )
 
     def _movable(self, session: str, now_s: float) -> bool:
-        return not self.holders[session].pinned and now_s - self._seen_s.get(session, now_s) > self._grace_s
+        if self.holders[session].pinned:
+            return False
+        return session in self._left or now_s - self._seen_s.get(session, now_s) > self._grace_s
 
     def _hand_over(self, loser: str, winner: str) -> None:
         macs = self.holders[loser].macs

@@ -114,7 +114,9 @@ class Registry:
         if found.session is None:
             return
         if sighting.reach == "up":
-            self.identity.seen(found.session, now_s)
+            self.identity.seen(found.session, now_s, mac=sighting.mac)
+        elif sighting.gone and sighting.port is not None:  # a port says so; a lease given back may be a forgery
+            self.identity.left(found.session, mac=sighting.mac)
         device = self._device_of(found, now_s=now_s, at=at)
         if sighting.ip is not None and (":" not in sighting.ip or device.ip is None):
             device.ip = sighting.ip

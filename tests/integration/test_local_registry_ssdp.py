@@ -160,6 +160,22 @@ async def test_a_known_device_under_a_new_mac_keeps_its_session_and_makes_no_oth
 
 
 @async_test
+async def test_another_mac_in_a_pulled_cables_place_is_the_same_device_at_once(tmp_path):
+    async with rig(tmp_path, grace_s=60.0) as one:
+        before = one.device(1, esn="SIMTV-0001")
+        one.lan.plug(before)
+        await one.until(lambda: one.esns() == ["SIMTV-0001"])
+        (session,) = one.engine.registry.devices
+        await one.until(lambda: one.engine.registry.devices[session].record.interfaces[0].port == "lan1")
+        one.lan.unplug(before)
+        await one.until(lambda: one.engine.registry.devices[session].record.state == "offline")
+        one.lan.plug(one.device(2, esn="SIMTV-0001"))
+        await one.until(lambda: one.engine.registry.devices[session].record.state == "online")
+        assert (list(one.engine.registry.devices), one.sessions_made) == ([session], 1)
+        assert [m.code for m in one.cloud.kafka if isinstance(m, Event)] == []
+
+
+@async_test
 async def test_without_the_wait_it_is_another_session_first_that_ends_as_merged(tmp_path):
     async with rig(tmp_path, grace_s=GRACE_S, esn_wait_s=0.0) as one:
         session = await swap_mac(one)

@@ -69,6 +69,26 @@ def test_vanished_device_returns_under_another_mac() -> None:
     assert (found.verdict, found.session) == ("moved", first.session)
 
 
+def test_a_device_whose_cable_was_pulled_returns_at_once_under_another_mac() -> None:
+    identity = book()
+    first = identity.resolve(sighting(MACS[0], "E1"), 0.0)
+    identity.seen(first.session or "", 0.0, mac=MACS[0])
+    identity.left(first.session or "", mac=MACS[0])
+    found = identity.resolve(sighting(MACS[1], "E1"), 1.0)
+    assert (found.verdict, found.session, found.conflict) == ("moved", first.session, None)
+
+
+def test_a_pulled_cable_takes_no_name_from_who_was_seen_since_or_elsewhere() -> None:
+    identity = book()
+    first = identity.resolve(sighting(MACS[0], "E1"), 0.0)
+    identity.seen(first.session or "", 0.0, mac=MACS[0])
+    identity.left(first.session or "", mac=MACS[2])
+    assert identity.resolve(sighting(MACS[1], "E1"), 1.0).conflict is not None
+    identity.left(first.session or "", mac=MACS[0])
+    identity.seen(first.session or "", 2.0, mac=MACS[0])
+    assert identity.resolve(sighting(MACS[3], "E1"), 3.0).conflict is not None
+
+
 def test_claim_on_a_live_holder_is_a_conflict_told_once() -> None:
     identity = book()
     first = identity.resolve(sighting(MACS[0], "E1"), 0.0)

@@ -7,6 +7,7 @@ Exit codes: 0 it ended as asked (with ``--once``: and everything held), 1 a step
 import argparse
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -17,9 +18,11 @@ from rich.console import Console, RenderableType
 
 from dmpd.cli.lab_wiring import LabJudge, make_observer
 from dmpd.lab.demo import KILLS, Demo
+from dmpd.lab.duts import control
 from dmpd.lab.kill import kill
+from dmpd.lab.lan import DUTS_MAX
 from dmpd.lab.lan_parts import lan_of
-from dmpd.lab.lan_tools import LanLabError
+from dmpd.lab.lan_tools import LanLabError, program
 from dmpd.lab.platform import Lab, LabInterruptedError, LabSize
 from dmpd.lab.report import Report
 from dmpd.lab.server import ServerError
@@ -31,6 +34,15 @@ from dmpd.lab.watch import Watch
 from dmpd.runtime import exit_codes
 
 HELP: Final = "the whole platform on one machine, with simulated RAEs and a LAN"
+_DUT_COMMANDS: Final = {
+    "plug": "put a LAN device's cable in",
+    "unplug": "pull a LAN device's cable",
+    "sleep": "switch a LAN device off: it says goodbye and answers no more",
+    "wake": "switch it on again",
+    "swap-mac": "give a LAN device another MAC; it stays the same device",
+    "swap-esn": "give a LAN device another ESN; it stays the same device",
+    "replace": "put another device, never seen before, on the same cable",
+}
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """What our own Kafka clients say goes to a file: on the screen it would tear the live view."""
 
@@ -39,11 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, default=None, help="folder of the lab (default: one under /tmp)")
     commands = parser.add_subparsers(dest="lab_command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start everything; ends on Ctrl-C")
-    up.add_argument("--raes", type=_count, default=5, help="simulated RAEs (default 5)")
-    up.add_argument("--devices", type=_count, default=40, help="devices on each (default 40)")
+    up.add_argument("--raes", type=_count, default=None, help="simulated RAEs (default 5; with --lan none)")
+    up.add_argument("--devices", type=_count, default=None, help="devices on each (default 40); with --lan, on the LAN")
     up.add_argument("--rate", type=float, default=20.0, help="changes per second over all of them (default 20)")
     up.add_argument("--seed", type=int, default=1, help="of the simulation (default 1)")
-    up.add_argument("--no-lan", action="store_true", help="no LAN of network namespaces, even as root")
+    up.add_argument("--duts", type=_duts, default=None, help="devices on a LAN of network namespaces (default 12)")
+    lan = up.add_mutually_exclusive_group()
+    lan.add_argument("--lan", action="store_true", help="the LAN alone, without simulated RAEs; needs root")
+    lan.add_argument("--no-lan", action="store_true", help="no LAN of network namespaces, even as root")
     shown = up.add_mutually_exclusive_group()
     shown.add_argument("--watch", action="store_true", help="live view; k kills a random part, q ends")
     shown.add_argument("--once", action="store_true", help="run through all faults without a person, and judge")
@@ -51,17 +66,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--json", action="store_true", help="for programs")
     part = commands.add_parser("kill", help="kill -9 one part; it is started again at once")
     part.add_argument("part", help="a part's name as status shows it, or worker")
-    for name, meaning in (("plug", "put a LAN device's cable in"), ("unplug", "pull a LAN device's cable")):
-        cable = commands.add_parser(name, help=meaning)
-        cable.add_argument("dut", help="d1, d2, d3")
+    for name, meaning in _DUT_COMMANDS.items():
+        dut = commands.add_parser(name, help=meaning)
+        dut.add_argument("dut", help="d1, d2, …")
+        if name == "swap-esn":
+            dut.add_argument("esn", nargs="?", default=None, help="(default: one that no device of the lab had)")
+    shell = commands.add_parser("sh", help="a shell, or a command, in the namespace of the router or of a device")
+    shell.add_argument("place", help="router, d1, d2, …")
+    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="(default: an interactive shell)")
     commands.add_parser("down", help="end the lab, or clean up behind a dead one")
 
 
 def run(args: argparse.Namespace) -> int:
     folder = LabFolder(args.state.absolute() if args.state is not None else None)
-    command = {"up": _up, "status": _status, "kill": _kill, "plug": _cable, "unplug": _cable, "down": _down}
+    command = {"up": _up, "status": _status, "kill": _kill, "sh": _shell, "down": _down}
     try:
-        return command[args.lab_command](folder, args)
+        return command.get(args.lab_command, _dut)(folder, args)
     except LabRunningError as error:
         print(error, file=sys.stderr)
         return exit_codes.BUSY
@@ -71,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _up(folder: LabFolder, args: argparse.Namespace) -> int:
-    size = LabSize(raes=args.raes, devices=args.devices, rate=args.rate, seed=args.seed, lan=not args.no_lan)
+    size = _size(args)
     stop = StopFlag()
     stop.install()
     started_s = time.monotonic()
@@ -81,10 +101,9 @@ def _up(folder: LabFolder, args: argparse.Namespace) -> int:
             _say(f"{'everything is up':<42} {time.monotonic() - started_s:5.1f} s")
             if args.once:
                 report = _demo(lab, stop, started_s)
-            elif args.watch:
-                _watch(lab, stop)
             else:
-                _wait(lab, stop)
+                lab.start_duts()
+                (_watch if args.watch else _wait)(lab, stop)
     except LabInterruptedError:
         _say("ended before it was up" if not args.once else "ended before the verdict")
         return exit_codes.DIFFERENT if args.once else exit_codes.OK
@@ -133,7 +152,7 @@ def _hints(lab: Lab) -> list[str]:
         binary = binary.relative_to(Path.cwd())
     elsewhere = folder.root != LabFolder().root
     state = f" --state {folder.root}" if elsewhere else ""
-    cable = ", unplug d1, plug d1" if lab.info.lan else ""
+    cable = ", unplug d1, plug d1, sleep d2, wake d2, swap-mac d3, swap-esn d3, sh d1" if lab.info.lan else ""
     return [
         *([f"export DMPD_CONFIG={folder.config}"] if elsewhere else []),
         f"{binary}/dmpctl devices          and: raes, watch, status, verify",
@@ -159,11 +178,29 @@ def _kill(folder: LabFolder, args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _cable(folder: LabFolder, args: argparse.Namespace) -> int:
-    _require_running(folder)
+def _dut(folder: LabFolder, args: argparse.Namespace) -> int:
+    _require_lan(folder)
     lan = lan_of(folder)
-    (lan.plug if args.lab_command == "plug" else lan.unplug)(args.dut)
+    dut = lan.dut(args.dut)
+    if args.lab_command in ("plug", "unplug"):
+        (lan.plug if args.lab_command == "plug" else lan.unplug)(dut.name)
+        return exit_codes.OK
+    found = control.ask(folder.duts_socket, args.lab_command, dut.name, esn=getattr(args, "esn", None))
+    asleep = ", asleep" if found["asleep"] else ""
+    _say(f"{dut.name}: MAC {found['mac']}, ESN {found['esn']}{asleep}")
     return exit_codes.OK
+
+
+def _shell(folder: LabFolder, args: argparse.Namespace) -> int:
+    """Becomes the command; its exit code is the answer."""
+    _require_lan(folder)
+    lan = lan_of(folder)
+    namespace = lan.router_namespace if args.place == "router" else lan.dut(args.place).namespace
+    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    if not words:
+        words = [os.environ.get("SHELL", "/bin/sh")]
+        os.environ["debian_chroot"] = args.place  # noqa: SIM112 - the name that Debian's prompts show
+    os.execv(program("ip"), ["ip", "netns", "exec", namespace, *words])  # noqa: S606 - no shell wanted
 
 
 def _down(folder: LabFolder, args: argparse.Namespace) -> int:
@@ -173,6 +210,13 @@ def _down(folder: LabFolder, args: argparse.Namespace) -> int:
     if ended:
         _say(f"ended {ended} processes that a dead lab left behind")
     return exit_codes.OK
+
+
+def _require_lan(folder: LabFolder) -> None:
+    _require_running(folder)
+    info = folder.read_info()
+    if info is None or not info.lan:
+        raise ServerError("this lab has no LAN (it needs root; dmpd lab up --lan starts one)")
 
 
 def _require_running(folder: LabFolder) -> None:
@@ -191,6 +235,23 @@ def _program(name: str) -> str:
     if found is None:
         raise ServerError(f"{name} is not installed as a program (pip install -e .)")
     return found
+
+
+def _size(args: argparse.Namespace) -> LabSize:
+    """``--lan`` makes one LAN the whole lab; without it ``--devices`` are those of each simulated RAE."""
+    if args.lan:
+        duts = args.duts or (_duts(str(args.devices)) if args.devices is not None else LabSize().duts)
+        return LabSize(raes=args.raes or 0, devices=LabSize().devices, rate=args.rate, seed=args.seed, duts=duts)
+    duts = 0 if args.no_lan else args.duts or LabSize().duts
+    raes, devices = args.raes or LabSize().raes, args.devices or LabSize().devices
+    return LabSize(raes=raes, devices=devices, rate=args.rate, seed=args.seed, duts=duts)
+
+
+def _duts(text: str) -> int:
+    number = _count(text)
+    if number > DUTS_MAX:
+        raise argparse.ArgumentTypeError(f"expected 1 to {DUTS_MAX} devices on the LAN")
+    return number
 
 
 def _count(text: str) -> int:

@@ -13,7 +13,7 @@ from dmpd.cloud_registry.figures import Figures
 from dmpd.lab import lan_parts
 from dmpd.lab.daemon_config import bridge_health, cloud_registry_health, simulate_health
 from dmpd.lab.demo import Verdict
-from dmpd.lab.observation import DatabaseTotals, EdgeTotals
+from dmpd.lab.observation import DatabaseTotals, EdgeTotals, LanDevice
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.platform import DATABASE, Lab
 from dmpd.lab.server import ServerError
@@ -64,7 +64,7 @@ def ring_bytes(status: Mapping[str, Any]) -> int:
 
 
 def _edge_statuses(lab: Lab) -> list[Mapping[str, Any]]:
-    binds = [simulate_health(lab.folder)]
+    binds = [simulate_health(lab.folder)] if lab.info.raes else []
     if lab.info.lan:
         binds.append(lan_parts.LanParts(lab.folder).health)
     return [_required(bind) for bind in binds]
@@ -102,6 +102,7 @@ class LabDatabase:
     def __init__(self, lab: Lab) -> None:
         settings = DatabaseSettings(conninfo=lab.postgresql.conninfo(DATABASE), connect_timeout_s=2)
         self._figures = Figures(settings, application="dmpd-lab")
+        self._duts = lab.info.duts
 
     def totals(self) -> DatabaseTotals:
         found = self._figures.totals()
@@ -110,8 +111,11 @@ class LabDatabase:
     def delays_ms(self) -> Sequence[float]:
         return self._figures.delays_ms()
 
-    def lan_states(self) -> Mapping[str, str]:
-        return self._figures.states_by_hostname(lan_parts.RAE)
+    def lan_devices(self) -> Sequence[LanDevice]:
+        if not self._duts:
+            return []
+        found = [LanDevice(**one._asdict()) for one in self._figures.named_devices(lan_parts.RAE)]
+        return sorted(found, key=lambda one: (len(one.hostname), one.hostname))
 
 
 class LabJudge:
@@ -121,8 +125,8 @@ class LabJudge:
         self._lab = lab
         self._database = LabDatabase(lab)
 
-    def lan_states(self) -> Mapping[str, str]:
-        return self._database.lan_states()
+    def lan_devices(self) -> Sequence[LanDevice]:
+        return self._database.lan_devices()
 
     def verify(self) -> Verdict:
         """Every store against the database; what is on its way is given half a minute."""

@@ -5,7 +5,7 @@ Each question scans the table: fine for thousands of rows now and then, not for 
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from msgspec import Struct
@@ -21,6 +21,19 @@ class Totals(Struct, frozen=True):
     revs: int
     by_state: Mapping[str, int]
     stale: int
+
+
+class NamedDevice(NamedTuple):
+    """A device for people to look at; the address, MAC and vendor are those of its first interface."""
+
+    session: str
+    hostname: str
+    state: str
+    ip: str | None
+    mac: str
+    vendor: str | None
+    esn: str | None
+    applied_at_s: float
 
 
 class Figures:
@@ -60,14 +73,16 @@ class Figures:
         self._newest = max((applied_at for applied_at, _ in rows), default=self._newest)
         return [float(delay_ms) for _, delay_ms in rows]
 
-    def states_by_hostname(self, rae: str) -> dict[str, str]:
-        """State of each open device session of one RAE, by the host name of its first interface."""
+    def named_devices(self, rae: str) -> list[NamedDevice]:
+        """The open device sessions of one RAE that have a host name, by it."""
         rows = self._ask(
-            "SELECT i.hostname, d.state FROM device_session d JOIN device_interface i USING (rae, session) "
-            "WHERE d.rae = %s AND d.closed_at IS NULL AND i.place = 0 AND i.hostname IS NOT NULL",
+            "SELECT d.session::text, i.hostname, d.state, i.ip4, i.mac, coalesce(d.manufacturer, i.oui_vendor), d.esn, "
+            "extract(epoch FROM d.applied_at)::float8 "
+            "FROM device_session d JOIN device_interface i USING (rae, session) "
+            "WHERE d.rae = %s AND d.closed_at IS NULL AND i.place = 0 AND i.hostname IS NOT NULL ORDER BY i.hostname",
             rae,
         )
-        return dict(rows)
+        return [NamedDevice(*row) for row in rows]
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -5,27 +5,27 @@ so that one run tells everything.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
 
 from dmpd.lab import lan_parts
+from dmpd.lab.demo_lan import LanDemo
+from dmpd.lab.duts import control
 from dmpd.lab.kill import WORKER, kill
-from dmpd.lab.lan import Dut
-from dmpd.lab.observation import Observation, percentile
+from dmpd.lab.observation import LanDevice, Observation, percentile
 from dmpd.lab.observer import Observer
-from dmpd.lab.platform import Lab, LabInterruptedError
+from dmpd.lab.patience import Patience
+from dmpd.lab.platform import Lab
 from dmpd.lab.report import Report
 from dmpd.lab.server import ServerError
 
 KILLS: Final = ("mosquitto", "bridge", "cloud-registry", WORKER, "kafka")
 _ROWS_S: Final = 90.0
 _QUIET_S: Final = 20.0
-_LAN_S: Final = 45.0
 _RECOVERY_S: Final = 60.0
 _SETTLE_S: Final = 60.0
-_POLL_S: Final = 0.1
 
 
 class Verdict(Struct, frozen=True):
@@ -42,8 +42,8 @@ class Verdict(Struct, frozen=True):
 class Judge(Protocol):
     """What the demo asks outside the lab's own parts; the command wires it."""
 
-    def lan_states(self) -> Mapping[str, str]:
-        """State in the database of each device of the LAN's RAE, by host name. Raises ``OSError``: no answer."""
+    def lan_devices(self) -> Sequence[LanDevice]:
+        """The devices of the LAN's RAE in the database. Raises ``OSError``: no answer."""
 
     def verify(self) -> Verdict:
         """Compare every RAE's store with the database, record by record. Nothing may change meanwhile."""
@@ -66,9 +66,17 @@ class Demo:
         self._observer = observer
         self._judge = judge
         self._say = say
-        self._stop_requested = stop_requested
         self._started_s = started_s
         self.report = Report(raes=lab.info.raes, devices=lab.info.raes * lab.info.devices)
+        self._patience = Patience(self.report, say=say, stop_requested=stop_requested)
+        self._lan: LanDemo | None = None
+        if lab.info.lan:
+            self._lan = LanDemo(
+                lan_parts.lan_of(lab.folder),
+                ask=lambda command, dut: control.ask(lab.folder.duts_socket, command, dut),
+                devices=judge.lan_devices,
+                patience=self._patience,
+            )
 
     def run(self) -> Report:
         """Blocks for two to five minutes.
@@ -76,12 +84,17 @@ class Demo:
         Raises:
             LabInterruptedError: Somebody asked the lab to end.
         """
+        self._lab.start_duts()
+        if self._lan is not None:
+            self._lan.join()
         self._rows()
-        if self._lab.info.lan:
-            self._lan_online()
+        if self._lan is not None:
+            self._lan.all_online()
         self._quiet()
-        if self._lab.info.lan:
-            self._cable()
+        if self._lan is not None:
+            self._lan.cable()
+            self._lan.swaps()
+            self._lan.sleep()
         for part in KILLS:
             self._kill(part)
         self._judge_all()
@@ -89,9 +102,9 @@ class Demo:
 
     def _rows(self) -> None:
         started_s = self._started_s
-        expected = self.report.devices + (lan_parts.DEVICES if self._lab.info.lan else 0)
-        self._until("first row", lambda: self._rows_now() > 0, _ROWS_S, since_s=started_s)
-        self._until("all rows", lambda: self._rows_now() >= expected, _ROWS_S, since_s=started_s)
+        expected = self.report.devices + (self._lab.info.duts if self._lan is not None else 0)
+        self._patience.until("first row", lambda: self._rows_now() > 0, _ROWS_S, since_s=started_s)
+        self._patience.until("all rows", lambda: self._rows_now() >= expected, _ROWS_S, since_s=started_s)
 
     def _quiet(self) -> None:
         """The part without faults: what is measured here is change → row."""
@@ -100,7 +113,7 @@ class Demo:
         delays_ms: list[float] = []
         end_s = time.monotonic() + _QUIET_S
         while time.monotonic() < end_s:
-            self._pause()
+            self._patience.pause()
             delays_ms += self._observer.take_delays_ms()
         middle, high = percentile(delays_ms, 0.5), percentile(delays_ms, 0.99)
         if middle is None or high is None:
@@ -108,23 +121,6 @@ class Demo:
             return
         self.report.p50_ms, self.report.p99_ms = round(middle, 1), round(high, 1)
         self._say(f"change → row without faults: p50 {middle:.0f} ms, p99 {high:.0f} ms, {len(delays_ms)} rows")
-
-    def _lan_online(self) -> None:
-        self._until(
-            f"{lan_parts.DEVICES} devices of the LAN online", lambda: self._lan_count() == lan_parts.DEVICES, _LAN_S
-        )
-
-    def _cable(self) -> None:
-        lan = lan_parts.lan_of(self._lab.folder)
-        dut = lan.dut(1)
-        lan.unplug(dut.name)
-        self._until(
-            f"{dut.name} unplugged is offline", lambda: self._lan_states().get(dut.hostname) == "offline", _LAN_S
-        )
-        lan.plug(dut.name)
-        self._until(
-            f"{dut.name} plugged in is online", lambda: self._lan_states().get(dut.hostname) == "online", _LAN_S
-        )
 
     def _kill(self, part: str) -> None:
         try:
@@ -136,7 +132,7 @@ class Demo:
         self.report.kills += 1
         started_s = time.monotonic()
         if part != WORKER:  # whose return nobody but its parent sees; the rows tell
-            self._until(f"{part} killed, started again", lambda: self._runs_anew(part, pid), _RECOVERY_S)
+            self._patience.until(f"{part} killed, started again", lambda: self._runs_anew(part, pid), _RECOVERY_S)
         self._caught_up(f"{part} killed, all changes up to now in the database", since_s=started_s)
 
     def _runs_anew(self, part: str, killed_pid: int) -> bool:
@@ -145,15 +141,15 @@ class Demo:
 
     def _judge_all(self) -> None:
         """End the RAEs, let everything arrive, compare."""
-        if self._lab.info.lan:
-            self._lan_online()
-            self.report.lan_online = self._lan_count()
+        if self._lan is not None:
+            self._lan.all_online()
+            self._lan.count_sessions()
         started_s = time.monotonic()
         for program in ("simulate", "local-registry-lan"):
             if program in self._lab.info.parts:
                 self._lab.supervisor.stop(program)
         stopped_s = time.monotonic()
-        self._until(
+        self._patience.until(
             "RAEs drained, nothing waits in Kafka",
             lambda: self._seen_since(stopped_s) is not None and self._observer.latest.lag == 0,
             _SETTLE_S,
@@ -181,7 +177,7 @@ class Demo:
                 committed.append(seen.edge.committed)
             return bool(committed) and self._revs() >= committed[0]
 
-        self._until(what, holds, _RECOVERY_S, since_s=since_s)
+        self._patience.until(what, holds, _RECOVERY_S, since_s=since_s)
 
     def _seen_since(self, since_s: float) -> Observation | None:
         """The latest observation if its round began after ``since_s``."""
@@ -195,36 +191,3 @@ class Demo:
     def _rows_now(self) -> int:
         database = self._observer.latest.database
         return database.rows if database is not None else 0
-
-    def _lan_count(self) -> int:
-        return sum(state == "online" for state in self._lan_states().values())
-
-    def _lan_state(self, dut: Dut) -> str | None:
-        return self._lan_states().get(dut.hostname)
-
-    def _lan_states(self) -> Mapping[str, str]:
-        try:
-            return self._judge.lan_states()
-        except OSError:
-            return {}
-
-    def _until(
-        self, what: str, condition: Callable[[], bool], timeout_s: float, *, since_s: float | None = None
-    ) -> None:
-        """Wait for ``condition``; the time since ``since_s`` (default: now) goes to the report, as does a failure."""
-        begun_s = time.monotonic() if since_s is None else since_s
-        deadline_s = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > deadline_s:
-                self.report.failures.append(f"{what}: not within {timeout_s:g} s")
-                self._say(f"{what}: NOT within {timeout_s:g} s")
-                return
-            self._pause()
-        took_s = time.monotonic() - begun_s
-        self.report.timings.append((what, took_s))
-        self._say(f"{what}: {took_s:.1f} s")
-
-    def _pause(self) -> None:
-        if self._stop_requested():
-            raise LabInterruptedError
-        time.sleep(_POLL_S)

@@ -1,8 +1,9 @@
 """The lab's LAN: a router and its DUTs in network namespaces, with real DHCP and real cables to pull.
 
 ``NAME-router`` holds the bridge ``br-lan`` (10.77.0.1/22) with one port per DUT (``lan1``, ``lan2``, …) and dnsmasq;
-``NAME-d1``, ``NAME-d2``, … hold a DUT each: ``eth0`` and a DHCP client. A veth pair joins the router to the namespace
-of the caller, so that a Local Registry in the router's namespace reaches a broker outside.
+``NAME-d1``, ``NAME-d2``, … hold a DUT each: ``eth0``, a DHCP client, and what answers SSDP and DIAL (``duts``). A veth
+pair joins the router to the namespace of the caller, so that a Local Registry in the router's namespace reaches a
+broker outside.
 
 This module makes namespaces, links and addresses; who runs the programs (``dnsmasq_command``, ``dut_command``) is the
 caller's choice: supervisord in the lab, child processes in tests. Everything blocks, for milliseconds up to a second.
@@ -27,7 +28,7 @@ from dmpd.lab.lan_tools import LanLabError
 LAN_INTERFACE: Final = "br-lan"
 """The bridge in the router's namespace: what the Local Registry's ``lan.interface`` names."""
 
-_DUTS_MAX: Final = 250
+DUTS_MAX: Final = 250
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _LAN_ADDRESS: Final = "10.77.0.1/22"
 _LEASE_RANGE: Final = "10.77.1.1,10.77.2.250,5m"
@@ -43,6 +44,7 @@ class Dut(Struct, frozen=True, kw_only=True):
     """``d1``, ``d2``, …: what people type."""
     namespace: str
     mac: str
+    """What it has when it comes out of the box; people swap it."""
     hostname: str
     port: str
     """The bridge port at the router's end of its cable."""
@@ -68,8 +70,8 @@ class LanLab:
     def __init__(self, name: str, state_dir: Path, devices: int = 3) -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"a lab's name is 1 to 31 of a-z, 0-9 and -, got {name!r}")
-        if not 1 <= devices <= _DUTS_MAX:
-            raise ValueError(f"a lab has 1 to {_DUTS_MAX} DUTs, got {devices}")
+        if not 1 <= devices <= DUTS_MAX:
+            raise ValueError(f"a lab has 1 to {DUTS_MAX} DUTs, got {devices}")
         self.name = name
         self.state_dir = state_dir
         self.router_namespace = f"{name}-router"
@@ -202,7 +204,7 @@ class LanLab:
             number=number,
             name=f"d{number}",
             namespace=f"{self.name}-d{number}",
-            mac=f"02:00:00:77:00:{number:02x}",
+            mac=f"00:00:5e:00:53:{number:02x}",  # reserved for examples, RFC 7042 §2.1.2
             hostname=f"dut-{number}",
             port=f"lan{number}",
         )

@@ -1,12 +1,18 @@
 """The LAN as parts of the lab: its namespaces, and the commands and configuration of what runs in them."""
 
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import yaml
 
 from dmpd.lab import lan
+from dmpd.lab import lan_tools as tools
 from dmpd.lab.certificates import CertificateAuthority
 from dmpd.lab.lan import LanLab
 from dmpd.lab.lan_tools import LanLabError
@@ -15,16 +21,22 @@ from dmpd.lab.state import LabFolder
 
 RAE: Final = "lan-0001"
 """Serial of the RAE whose LAN is real."""
-DEVICES: Final = 3
-PARTS: Final = ("lab-dnsmasq", "lab-local-registry-lan", "lab-duts")
-"""Program files of the LAN, in the order of their start."""
+PARTS: Final = ("lab-dnsmasq", "lab-local-registry-lan")
+"""Program files of the router, in the order of their start; the devices are switched on after it."""
+DUTS_PART: Final = "lab-duts"
 _GRACE_S: Final = 5.0
 """Until a device whose cable was pulled counts as offline: people watch, so it is shorter than in the field."""
+_NOBODY: Final = 65534
+"""Its user on every Debian; nothing of the lab but this RAE's folder belongs to it."""
+_NO_PRIVILEGES: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+_VENDORS: Final = "00005E ICANN, IANA Department\n"
+"""Whom the devices' MACs belong to; the machine need not have the whole table."""
 
 
 def lan_of(folder: LabFolder) -> LanLab:
     """The LAN of this lab, whether it is up or not."""
-    return LanLab(folder.root.name, folder.lan, DEVICES)
+    info = folder.read_info()
+    return LanLab(folder.root.name, folder.lan, max(1, info.duts) if info is not None else 1)
 
 
 class LanParts:
@@ -68,27 +80,58 @@ class LanParts:
     def environment(self, dmpd: str) -> Mapping[str, str]:
         """Commands for the LAN's program files."""
         config = str(self._folder.lan / "local-registry.yaml")
+        daemon = [*_unprivileged(dmpd), dmpd, "local-registry", "--config", config]
+        duts = [sys.executable, "-m", "dmpd.lab.duts", self._lan.name, str(self._folder.lan)]
         commands = {
             "DNSMASQ": self._lan.dnsmasq_command(),
-            "LOCAL_REGISTRY_LAN": self._lan.router_command([dmpd, "local-registry", "--config", config]),
-            **{f"DUT_{dut.number}": self._lan.dut_command(dut.name) for dut in self._lan.duts()},
+            "LOCAL_REGISTRY_LAN": self._lan.router_command(daemon),
+            "DUTS": [*duts, str(len(self._lan.duts())), str(self._folder.duts_socket)],
         }
         return {f"DMPD_LAB_{name}_COMMAND": shlex.join(command) for name, command in commands.items()}
 
     def write_config(self, *, mosquitto_port: int, authority: CertificateAuthority) -> None:
-        """Write the RAE's configuration file, and its certificate."""
+        """Write the RAE's configuration file and its certificate, for its own user to read."""
         certificate = authority.client(RAE)
+        vendors = self._folder.lan / "oui.txt"
+        vendors.write_text(_VENDORS)
         content = {
             "rae": RAE,
             "state_dir": str(self._folder.lan),
             "mqtt": {
                 "host": self.broker_address,
                 "port": mosquitto_port,
-                "ca_file": str(certificate.ca),
-                "cert_file": str(certificate.cert),
-                "key_file": str(certificate.key),
+                "ca_file": str(self._own(certificate.ca)),
+                "cert_file": str(self._own(certificate.cert)),
+                "key_file": str(self._own(certificate.key)),
             },
-            "lan": {"interface": lan.LAN_INTERFACE, "lease_file": str(self._lan.lease_file)},
+            "lan": {
+                "interface": lan.LAN_INTERFACE,
+                "lease_file": str(self._lan.lease_file),
+                "oui_file": str(vendors),
+            },
             "presence": {"grace_s": _GRACE_S},
         }
         (self._folder.lan / "local-registry.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        os.chown(self._folder.lan, _NOBODY, _NOBODY)
+
+    def _own(self, file: Path) -> Path:
+        """A copy of a certificate's file in the RAE's folder, its own: it cannot look into the authority's."""
+        copy = self._folder.lan / file.name
+        shutil.copyfile(file, copy)
+        copy.chmod(0o600)
+        os.chown(copy, _NOBODY, _NOBODY)
+        return copy
+
+
+def _unprivileged(dmpd: str) -> list[str]:
+    """What runs a program as nobody, without capabilities.
+
+    A checkout under /root is closed to nobody: the program keeps its user id there, and has no capabilities all the
+    same.
+    """
+    setpriv = [tools.program("setpriv"), *_NO_PRIVILEGES]
+    nobody = [*setpriv, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+    tried = subprocess.run(
+        [*nobody, dmpd, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
+    )
+    return nobody if tried.returncode == 0 else setpriv

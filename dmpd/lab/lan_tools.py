@@ -3,6 +3,7 @@
 Everything here blocks for milliseconds, needs root, and touches only what its arguments name.
 """
 
+import ctypes
 import ipaddress
 import json
 import os
@@ -11,9 +12,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
 
 _COMMAND_TIMEOUT_S: Final = 20.0
 _STOP_TIMEOUT_S: Final = 3.0
@@ -21,7 +26,16 @@ _POLL_S: Final = 0.02
 _UPLINKS: Final = ipaddress.IPv4Network("10.192.0.0/11")
 """Where uplinks are taken from: private, and rarely used by anybody else."""
 
-_PROGRAMS: Final = (("ip", "iproute2"), ("dnsmasq", "dnsmasq-base"), ("busybox", "busybox"), ("unshare", "util-linux"))
+_NAMES: Final = Path("/run/netns")
+_CLONE_NEWNET: Final = 0x40000000
+
+_PROGRAMS: Final = (
+    ("ip", "iproute2"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("busybox", "busybox"),
+    ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+)
 _SYSTEM_PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
@@ -129,6 +143,32 @@ def delete_namespace(namespace: str) -> None:
     """End its processes, then remove it: an interface lives as long as a process holds its namespace."""
     end_processes(namespace)
     run(["ip", "netns", "delete", namespace])
+
+
+def enter_namespace(name: str) -> None:
+    """Move the calling thread, and only it, into a named network namespace.
+
+    Raises:
+        OSError: It is not there, or we may not. Source: setns(2).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(_NAMES / name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {name}")
+    finally:
+        os.close(descriptor)
+
+
+def in_namespace(name: str, function: Callable[[], _T]) -> _T:
+    """``function()`` in a thread of its own that lives in a namespace: the sockets that it makes stay there."""
+
+    def inside() -> _T:
+        enter_namespace(name)
+        return function()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(inside).result()
 
 
 def used_networks() -> list[ipaddress.IPv4Network]:

@@ -33,6 +33,21 @@ class DatabaseTotals(Struct, frozen=True):
     stale: int = 0
 
 
+class LanDevice(Struct, frozen=True, kw_only=True):
+    """An open device session of the LAN's RAE as the database has it."""
+
+    session: str
+    hostname: str
+    state: str
+    ip: str | None = None
+    mac: str | None = None
+    vendor: str | None = None
+    """Who made its network card; who made the device, if it says so."""
+    esn: str | None = None
+    applied_at_s: float = 0.0
+    """When its row was written last, seconds since 1970."""
+
+
 class DatabaseView(Protocol):
     """What the lab asks of the database; the command wires it to the Cloud Registry's queries."""
 
@@ -41,6 +56,9 @@ class DatabaseView(Protocol):
 
     def delays_ms(self) -> Sequence[float]:
         """Change → row of every row written since the last call, milliseconds. Blocks and raises like ``totals``."""
+
+    def lan_devices(self) -> Sequence[LanDevice]:
+        """The devices on the real LAN, by number; none without one. Blocks and raises like ``totals``."""
 
 
 class Observation(Struct, frozen=True, kw_only=True):
@@ -56,6 +74,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     in_flight: int | None = None
     ring_bytes: int | None = None
     newest: Sequence[NewestChange] = ()
+    lan: Sequence[LanDevice] = ()
 
 
 def lost_changes(*, edge: EdgeTotals | None, in_kafka: int | None, settled: int | None, revs: int | None) -> int:

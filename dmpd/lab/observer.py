@@ -8,12 +8,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from dmpd.lab.observation import DatabaseTotals, DatabaseView, EdgeTotals, Observation, lost_changes
+from dmpd.lab.observation import (
+    DatabaseTotals,
+    DatabaseView,
+    EdgeTotals,
+    LanDevice,
+    Observation,
+    lost_changes,
+)
 from dmpd.lab.tally import KafkaTally
 
 _T = TypeVar("_T")
@@ -106,6 +113,7 @@ class Observer:
             in_flight=_ask(self._probes.bridge_in_flight),
             ring_bytes=_ask(self._probes.ring_bytes),
             newest=tuple(self._tally.newest),
+            lan=self._ask_lan(),
         )
 
     def _run(self) -> None:
@@ -139,6 +147,9 @@ class Observer:
         except OSError:
             return None
         return totals
+
+    def _ask_lan(self) -> Sequence[LanDevice]:
+        return _ask(self._probes.database.lan_devices) or ()
 
 
 def _ask(probe: Callable[[], _T]) -> _T | None:

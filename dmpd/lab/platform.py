@@ -48,8 +48,8 @@ class LabSize(Struct, frozen=True, kw_only=True):
     devices: int = 40
     rate: float = 20.0
     seed: int = 1
-    lan: bool = True
-    """A LAN of network namespaces too, if this machine lets us."""
+    duts: int = 12
+    """Devices on a LAN of network namespaces, if this machine lets us; 0 = no LAN."""
 
 
 class Lab:
@@ -96,13 +96,14 @@ class Lab:
             LabInterruptedError: ``stop_requested`` said so. Call ``down``.
         """
         left = leftovers.clean(self.folder)
-        if LanParts.unavailable_reason() is None:
-            LanParts(self.folder).down()
         if left:
             self._say(f"ended {left} processes that a former lab left behind")
+        reason = LanParts.unavailable_reason()
+        if reason is None:
+            LanParts(self.folder).down()
         self.folder.create()
         self.folder.write_info(self.info)
-        self._make_lan()
+        self._make_lan(reason)
         self._start_servers()
         self._migrate()
         self._start_daemons()
@@ -161,14 +162,21 @@ class Lab:
             raise ServerError(f"{what}: {error}") from error
         self._say(f"{what:<42} {time.monotonic() - started_s:5.1f} s")
 
-    def _make_lan(self) -> None:
-        if not self.size.lan:
+    def start_duts(self) -> None:
+        """Switch the LAN's devices on, if there is a LAN. Does not wait for them. After ``up``."""
+        if self._lan is not None:
+            self.start_part(lan_parts.DUTS_PART)
+
+    def _make_lan(self, unavailable: str | None) -> None:
+        if not self.size.duts:
             return
-        reason = LanParts.unavailable_reason()
-        if reason is not None:
-            self._say(f"no LAN of network namespaces, simulated RAEs alone: {reason}")
+        if unavailable is not None and not self.size.raes:
+            raise ServerError(f"there can be no LAN here: {unavailable}")
+        if unavailable is not None:
+            self._say(f"no LAN of network namespaces, simulated RAEs alone: {unavailable}")
             return
-        with self.step(f"LAN of network namespaces, {lan_parts.DEVICES} devices"):
+        self._remember(duts=self.size.duts)
+        with self.step(f"LAN of network namespaces, {self.size.duts} devices"):
             self._lan = LanParts(self.folder)
             self._lan.up()
 
@@ -246,9 +254,10 @@ class Lab:
     def _start_raes(self) -> None:
         for number in range(1, self.size.raes + 1):
             self.authority.client(serial(number))
-        with self.step(f"{self.size.raes} simulated RAEs, {self.size.devices} devices on each"):
-            self.start_part("lab-simulate")
-            self.wait_part("simulate", lambda: is_ready(daemon_config.simulate_health(self.folder)))
+        if self.size.raes:
+            with self.step(f"{self.size.raes} simulated RAEs, {self.size.devices} devices on each"):
+                self.start_part("lab-simulate")
+                self.wait_part("simulate", lambda: is_ready(daemon_config.simulate_health(self.folder)))
         if self._lan is not None:
             self._start_lan(self._lan)
 
@@ -260,7 +269,7 @@ class Lab:
             self.wait_part("local-registry-lan", lambda: is_ready(lan.health))
         self._remember(lan=True)
 
-    def _remember(self, **changes: list[str] | bool) -> None:
+    def _remember(self, **changes: list[str] | bool | int) -> None:
         self.info = structs.replace(self.info, **changes)
         self.folder.write_info(self.info)
 

@@ -1,8 +1,14 @@
 """What one run of the demo measured, and what did not hold."""
 
 import json
+from typing import Final
 
 from msgspec import Struct, field
+
+_JSON_NAMES: Final = (
+    *("raes", "devices", "changes", "p50_ms", "p99_ms", "kills", "lost", "wrong"),
+    *("lan_online", "dhcp_to_row_p99_s", "offline_s", "back_s", "sessions"),
+)
 
 
 class Report(Struct):
@@ -19,11 +25,18 @@ class Report(Struct):
     lost: int = 0
     wrong: int = 0
     lan_online: int = 0
+    dhcp_to_row_p99_s: float | None = None
+    """From the DHCP server's acknowledgement, as the device hears it, to the device's row."""
+    offline_s: float | None = None
+    """From a cable pulled to the row that says offline."""
+    back_s: float | None = None
+    """From the cable put back to the row that says online."""
+    sessions: int = 0
+    """Device sessions of the LAN in the end: as many as devices, whatever was swapped."""
 
     @property
     def held(self) -> bool:
         return not self.failures
 
     def json_line(self) -> str:
-        names = ("raes", "devices", "changes", "p50_ms", "p99_ms", "kills", "lost", "wrong", "lan_online")
-        return json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
+        return json.dumps({name: getattr(self, name) for name in _JSON_NAMES}, separators=(",", ":"))

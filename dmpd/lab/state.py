@@ -40,6 +40,8 @@ class LabInfo(Struct, frozen=True, kw_only=True):
     parts: list[str] = []
     """Parts that were started, in the order of their start."""
     lan: bool = False
+    duts: int = 0
+    """Devices on the LAN; they are switched on last."""
     ready: bool = False
 
 
@@ -57,6 +59,7 @@ class LabFolder:
         self.postgresql = self.root / "postgresql"
         self.simulate = self.root / "simulate"
         self.lan = self.root / "lan"
+        self.duts_socket = self.run / "duts.sock"
         self.config = self.root / "dmpd.yaml"
         self.supervisor_config = self.root / "supervisord.conf"
         self.supervisor_socket = self.run / "supervisor.sock"
@@ -155,6 +158,7 @@ def _describe(folder: LabFolder) -> str:
         return f"a lab is starting or ending in {folder.root}"
     running = ", ".join(info.parts) or "nothing yet"
     return (
-        f"a lab runs already (pid {info.pid}, {info.raes} RAEs with {info.devices} devices each): {running}\n"
+        f"a lab runs already (pid {info.pid}, {info.raes} simulated RAEs with {info.devices} devices each, "
+        f"{info.duts} devices on a LAN): {running}\n"
         f"  dmpd lab status    shows it\n  dmpd lab down      ends it"
     )

@@ -8,12 +8,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dmpd.lab.observation import Observation, percentile
+from dmpd.lab.observation import LanDevice, Observation, percentile
 from dmpd.lab.report import Report
 from dmpd.lab.supervision import PartState
 
 _PARTS_IN_A_ROW = 4
 _STATES = ("online", "standby", "asleep", "offline", "flapping", "unknown")
+_LAN_DEVICES_MAX = 12
+_STATE_STYLES = {"online": "green", "offline": "red", "asleep": "blue", "standby": "blue"}
 _STYLES = {"RUNNING": "green", "STARTING": "yellow", "BACKOFF": "yellow", "STOPPED": "red", "EXITED": "red"}
 
 
@@ -40,6 +42,7 @@ def screen(
     return Group(
         Panel(Group(counts, delay_line(delays_ms)), title="dmpd lab", title_align="left"),
         _devices(seen),
+        *([_lan(seen.lan)] if seen.lan else []),
         _queues(seen),
         _newest(seen),
         Text("parts", style="italic"),
@@ -81,6 +84,17 @@ def _devices(seen: Observation) -> Table:
         table.add_row("-", *("-" for _ in _STATES))
     else:
         table.add_row(str(seen.database.rows), *(str(seen.database.by_state.get(state, 0)) for state in _STATES))
+    return table
+
+
+def _lan(devices: Sequence[LanDevice]) -> Table:
+    table = _table("on the LAN", "device", "IP", "MAC", "vendor", "ESN", "state")
+    for one in devices[:_LAN_DEVICES_MAX]:
+        state = Text(one.state, style=_STATE_STYLES.get(one.state, "yellow"))
+        words = (one.ip or "-", one.mac or "-", (one.vendor or "-")[:24], one.esn or "-")
+        table.add_row(Text(one.hostname), *map(Text, words), state)
+    if len(devices) > _LAN_DEVICES_MAX:
+        table.add_row(f"and {len(devices) - _LAN_DEVICES_MAX} more")
     return table
 
 

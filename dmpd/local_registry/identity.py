@@ -54,8 +54,16 @@ class IdentityBook:
     Invariants: a MAC, an ESN and a client id each lead to at most one open session.
     """
 
-    def __init__(self, *, grace_s: float, new_session: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        *,
+        grace_s: float,
+        new_session: Callable[[], str],
+        is_present: Callable[[str], bool] = lambda session: False,
+    ) -> None:
         self._grace_s = grace_s
+        self._is_present = is_present
+        """Whether a session's device is judged to be there: a quiet one need not give a sign within the grace."""
         self._new_session = new_session
         self.holders: dict[str, Holder] = {}
         self._seen_s: dict[str, float] = {}
@@ -164,7 +172,9 @@ class IdentityBook:
     def _movable(self, session: str, now_s: float) -> bool:
         if self.holders[session].pinned:
             return False
-        return session in self._left or now_s - self._seen_s.get(session, now_s) > self._grace_s
+        if session in self._left:
+            return True
+        return now_s - self._seen_s.get(session, now_s) > self._grace_s and not self._is_present(session)
 
     def _hand_over(self, loser: str, winner: str) -> None:
         macs = self.holders[loser].macs

@@ -1,7 +1,8 @@
 """Whether a device is there: unknown, online, standby, asleep, offline, flapping. Pure; ``now_s`` is monotonic.
 
-A sign of life counts at once, its lack only after probes and a grace. Restart means unknown until seen again. While the
-LAN itself is down nothing is judged. A device that changes its mind too often is published as flapping, once.
+A sign of life counts at once, its lack only after a grace without one and probes in vain. Restart means unknown until
+seen again. While the LAN itself is down nothing is judged. A device that changes its mind too often is published as
+flapping, once.
 """
 
 import math
@@ -13,6 +14,8 @@ from dmpd.local_registry.source import Evidence
 from dmpd.model.record import DeviceState
 
 SUSPECT_PROBES_S: Final = (5.0, 10.0, 20.0)
+CONFIRM_S: Final = 15.0
+"""A device that did not answer is asked twice more at least, and the kernel takes 3 s each to say that it did not."""
 FLAP_PENALTY: Final = 1000.0
 FLAP_HALF_LIFE_S: Final = 300.0
 FLAP_SUPPRESS: Final = 3000.0
@@ -34,6 +37,7 @@ class Presence:
         "_probes",
         "_random",
         "_rules",
+        "_seen_s",
         "_started_s",
         "_suppressed",
         "offline_since_s",
@@ -48,6 +52,7 @@ class Presence:
         self._rules = rules
         self._random = random
         self._started_s = now_s
+        self._seen_s = now_s
         self._judged: DeviceState = "unknown"
         self.state: DeviceState = state
         self.power: Power = "on"
@@ -59,6 +64,11 @@ class Presence:
         self._probe_at_s = now_s + random() * min(5.0, rules.probe_interval_s)
         self.offline_since_s: float | None = None
 
+    @property
+    def is_present(self) -> bool:
+        """Judged to be there and awake, and nothing says otherwise."""
+        return self._judged in ("online", "standby") and self._down_since_s is None
+
     def observe(self, evidence: Evidence, now_s: float) -> None:
         """Take in one sighting."""
         if evidence.power is not None:
@@ -66,6 +76,7 @@ class Presence:
         if evidence.gone:
             self._lost(now_s)
         elif evidence.reach == "up":
+            self._seen_s = now_s
             self._down_since_s = None
             self._probes = 0
             self._judge(_UP[self.power], now_s)
@@ -82,7 +93,7 @@ class Presence:
 
     def tick(self, now_s: float) -> None:
         """Let time pass: the grace of a suspect, of a restart, of a flapper."""
-        if self._down_since_s is not None and now_s - self._down_since_s >= self._rules.grace_s:
+        if self._is_confirmed_down(now_s):
             self._lost(now_s)
         elif self._judged == "unknown" and self._down_since_s is None:
             if now_s - self._started_s >= self._rules.silent_s:
@@ -113,8 +124,16 @@ class Presence:
     def thaw(self, slept_s: float) -> None:
         """The LAN was down for ``slept_s``: that time counts for nothing."""
         self._started_s += slept_s
+        self._seen_s += slept_s
         if self._down_since_s is not None:
             self._down_since_s += slept_s
+
+    def _is_confirmed_down(self, now_s: float) -> bool:
+        """The grace runs from the last sign of life: the kernel may need 70 s until it says the first FAILED."""
+        if self._down_since_s is None:
+            return False
+        grace_s = self._rules.grace_s
+        return now_s - self._seen_s >= grace_s and now_s - self._down_since_s >= min(CONFIRM_S, grace_s)
 
     def _lost(self, now_s: float) -> None:
         self._down_since_s = None

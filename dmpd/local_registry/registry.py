@@ -55,7 +55,7 @@ class Registry:
         self._vendor_of = vendor_of
         self._rules = rules
         self._random = random
-        self.identity = IdentityBook(grace_s=rules.grace_s, new_session=new_session)
+        self.identity = IdentityBook(grace_s=rules.grace_s, new_session=new_session, is_present=self._is_present)
         self.devices: dict[str, Device] = {}
         self._dirty: dict[str, None] = {}
         self._events: list[Event] = []
@@ -256,6 +256,10 @@ class Registry:
         held = self.identity.holders
         holders = [held[session] for session in self.open_sessions() if session in held]
         return IdentityFile(epoch=epoch, holders=[replace(holder, macs=list(holder.macs)) for holder in holders])
+
+    def _is_present(self, session: str) -> bool:
+        device = self.devices.get(session)
+        return device is not None and device.presence.is_present
 
     def _device_of(self, found: Resolution, *, now_s: float, at: datetime) -> Device:
         assert found.session is not None

@@ -30,7 +30,7 @@ class PresenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """When a device counts as online or offline."""
 
     grace_s: PositiveSeconds = 60.0
-    """From the first sign that a device is gone until it is published as offline."""
+    """From the last sign of life until a device that does not answer is published as offline."""
     restart_grace_s: PositiveSeconds = 10.0
     """From the start of the program until a device not yet seen again is published as unknown."""
     silent_s: PositiveSeconds = 180.0

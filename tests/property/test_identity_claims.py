@@ -129,6 +129,18 @@ def test_swap_of_a_vanished_devices_esn_to_an_established_one() -> None:
     assert (found.session, found.disowned, found.merged) == (two.session, one.session, None)
 
 
+def test_a_quiet_device_that_is_there_keeps_its_name_past_the_grace() -> None:
+    present = {"s1"}
+    numbers = itertools.count(1)
+    identity = IdentityBook(
+        grace_s=GRACE_S, new_session=lambda: f"s{next(numbers)}", is_present=lambda session: session in present
+    )
+    first = identity.resolve(sighting(MACS[0], "E1"), 0.0)
+    assert identity.resolve(sighting(MACS[1], "E1"), 10 * GRACE_S).conflict is not None
+    present.clear()
+    assert identity.resolve(sighting(MACS[2], "E1"), 10 * GRACE_S).session == first.session
+
+
 def test_restart_gives_nobody_a_right_to_a_name() -> None:
     identity = book()
     first = identity.resolve(sighting(MACS[0], "E1"), 0.0)

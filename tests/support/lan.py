@@ -6,7 +6,6 @@ stays where it is.
 
 import asyncio
 import ctypes
-import os
 import shutil
 import signal
 import subprocess
@@ -24,19 +23,7 @@ from dmpd.lab.lan import Dut, LanLab, available
 from dmpd.local_registry.source import Evidence, LanSignal, LanSource
 from tests.support.services import unavailable
 
-CLONE_NEWNET = 0x40000000
 POLL_S = 0.005
-
-
-def enter_namespace(name: str) -> None:
-    """Move the calling thread, and only it, into a named network namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
-    try:
-        if libc.setns(descriptor, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), f"setns {name}")
-    finally:
-        os.close(descriptor)
 
 
 def drop_capabilities() -> None:
@@ -124,7 +111,7 @@ class Recorder:
     def _run(self) -> None:
         try:
             if self._namespace is not None:
-                enter_namespace(self._namespace)
+                tools.enter_namespace(self._namespace)
                 drop_capabilities()
             asyncio.set_event_loop(self._loop)
             self._loop.run_until_complete(self._main())

@@ -7,12 +7,12 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from typing import Self
 
+from dmpd.lab.lan_tools import in_namespace
 from dmpd.local_registry.sources.ssdp_ether import GROUP, PORT
 from dmpd.local_registry.sources.ssdp_message import DIAL_TARGET, MDX_TARGETS
-from tests.support.lan import enter_namespace
 
 HTTP_PORT = 8008
 PAGE_PATH = "/dd.xml"
@@ -52,26 +52,6 @@ def page(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
 def description(ip: str, model: str) -> bytes:
     body = f"<root><device><modelName>{model}</modelName><manufacturer>Aster</manufacturer></device></root>"
     return page(body.encode(), f"Application-URL: http://{ip}:{HTTP_PORT}/apps/")
-
-
-def in_namespace(namespace: str, function: Callable[[], Any]) -> Any:
-    """Run a function in a thread that lives in ``namespace``: the sockets it makes stay there."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            enter_namespace(namespace)
-            found.append(function())
-        except BaseException as error:
-            found.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(10)
-    assert found, "the thread did not end"
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
 
 
 def _udp(interface: str) -> socket.socket:

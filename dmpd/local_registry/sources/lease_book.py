@@ -18,7 +18,8 @@ class Reading(Struct, frozen=True, kw_only=True):
 class LeaseBook:
     """Remembers the last reading and turns the next one into evidence.
 
-    - A new or renewed lease is a sign of life: its device just talked to us. The first reading is not, it may be old.
+    - A new or renewed lease is a sign of life: its device just talked to us. The first reading is not, it may be old;
+      nor is a lease that lost its host name because another device came with the same one.
     - A lease that vanished before its end was given back: the device left. One that ran out says nothing for sure.
     - A file that was emptied or replaced is a file's misfortune, not the devices': nobody left.
     """
@@ -33,7 +34,7 @@ class LeaseBook:
         if last is None:
             return self.known(now_s=now_s)
         found = [
-            _evidence(lease, now_s=now_s, alive=True)
+            _evidence(lease, now_s=now_s, alive=_is_fresh(lease, last.leases.get(ip)))
             for ip, lease in reading.leases.items()
             if lease != last.leases.get(ip)
         ]
@@ -49,6 +50,11 @@ class LeaseBook:
         """Everything of the last reading, without a word on who is alive."""
         leases = self._last.leases.values() if self._last is not None else ()
         return [_evidence(lease, now_s=now_s, alive=False) for lease in leases]
+
+
+def _is_fresh(lease: Lease, before: Lease | None) -> bool:
+    """Whether the server heard the device itself: the address is newly its own, or for longer than before."""
+    return before is None or (lease.mac, lease.expiry) != (before.mac, before.expiry)
 
 
 def _evidence(lease: Lease, *, now_s: float, alive: bool) -> Evidence:

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from dmpd.lab import demo as demo_module
+from dmpd.lab import patience as patience_module
 from dmpd.lab.demo import KILLS, Demo, Verdict
-from dmpd.lab.observation import DatabaseTotals, EdgeTotals, Observation
+from dmpd.lab.observation import DatabaseTotals, EdgeTotals, LanDevice, Observation
 from dmpd.lab.platform import LabInterruptedError
 from dmpd.lab.server import ServerError
 from dmpd.lab.state import LabInfo
@@ -31,11 +32,15 @@ class FakePlatform:
 
     def __init__(self, clock):
         self.clock = clock
-        self.totals = DatabaseTotals(rows=20, revs=100)
+        self.totals = DatabaseTotals(rows=21, revs=100)
         self.edge = EdgeTotals(committed=100)
         self.lag = 0
         self.delays_ms = [10.0] * 99 + [400.0]
-        self.cables = {"dut-1": "online", "dut-2": "online", "dut-3": "online"}
+        self.devices = {f"d{n}": {"mac": f"m{n}", "esn": f"e{n}", "state": "online"} for n in range(1, 6)}
+        self.leased_at = 1000.0
+        self.applied_at_s = 1000.25
+        self.sessions_made = 0
+        self.duts_on = False
         self.verdict = Verdict(committed=100, compared=20, missing=0, wrong=0)
         self.killed = []
         self.stopped = []
@@ -50,8 +55,35 @@ class FakePlatform:
             self.delays_ms = [10.0] * 99 + [400.0]
         return taken
 
-    def lan_states(self):
-        return self.cables
+    def lan_devices(self):
+        return [
+            LanDevice(session=f"s{name}", hostname=f"dut-{name[1:]}", applied_at_s=self.applied_at_s, **found)
+            for name, found in self.devices.items()
+        ] * self.duts_on
+
+    def start_duts(self):
+        self.duts_on = True
+
+    def ask(self, path, command, name):
+        if command == "list":
+            return {dut: {"leased_at": self.leased_at} for dut in self.devices}
+        return getattr(self, command.replace("-", "_"))(self.devices[name])
+
+    def sleep(self, device):
+        device["state"] = "asleep" if device["mac"] == "m4" else "standby"
+        return device
+
+    def wake(self, device):
+        device["state"] = "online"
+        return device
+
+    def swap_mac(self, device):
+        device["mac"] = "other"
+        return device
+
+    def swap_esn(self, device):
+        device["esn"] = "other"
+        return device
 
     def verify(self):
         return self.verdict
@@ -66,14 +98,14 @@ class FakePlatform:
         self.killed.append(part)
         return 4711
 
-    def dut(self, number):
-        return SimpleNamespace(name=f"d{number}", hostname=f"dut-{number}")
+    def duts(self):
+        return [SimpleNamespace(name=f"d{number}", hostname=f"dut-{number}") for number in range(1, 6)]
 
     def unplug(self, name):
-        self.cables["dut-1"] = "offline"
+        self.devices[name]["state"] = "offline"
 
     def plug(self, name):
-        self.cables["dut-1"] = "online"
+        self.devices[name]["state"] = "online"
 
 
 @pytest.fixture
@@ -82,7 +114,9 @@ def platform(monkeypatch):
     found = FakePlatform(clock)
     monkeypatch.setattr(demo_module, "time", clock)
     monkeypatch.setattr(demo_module, "kill", found.kill)
+    monkeypatch.setattr(patience_module, "time", clock)
     monkeypatch.setattr(demo_module.lan_parts, "lan_of", lambda folder: found)
+    monkeypatch.setattr(demo_module.control, "ask", found.ask)
     return found
 
 
@@ -96,8 +130,10 @@ def run_demo(platform, *, lan=True, stop_requested=lambda: False):
         kafka_port=2,
         parts=["simulate", "local-registry-lan"],
         lan=lan,
+        duts=5,
     )
-    lab = SimpleNamespace(info=info, folder=None, supervisor=platform)
+    folder = SimpleNamespace(duts_socket=None)
+    lab = SimpleNamespace(info=info, folder=folder, supervisor=platform, start_duts=platform.start_duts)
     demo = Demo(
         lab, platform, platform, say=lambda line: None, stop_requested=stop_requested, started_s=platform.clock.now_s
     )
@@ -107,14 +143,17 @@ def run_demo(platform, *, lan=True, stop_requested=lambda: False):
 def test_a_platform_that_holds_passes(platform):
     report = run_demo(platform)
     assert report.failures == []
-    assert (report.kills, report.lost, report.wrong, report.lan_online, report.changes) == (5, 0, 0, 3, 100)
+    assert (report.kills, report.lost, report.wrong, report.lan_online, report.changes) == (5, 0, 0, 5, 100)
     assert (report.p50_ms, report.p99_ms) == (10.0, 400.0)
+    assert (report.dhcp_to_row_p99_s, report.sessions) == (0.25, 5)
+    assert report.offline_s is not None
+    assert report.back_s is not None
     assert platform.killed == list(KILLS)
     assert platform.stopped == ["simulate", "local-registry-lan"]
 
 
 def test_without_a_lan_no_cable_is_pulled(platform):
-    platform.cables = {}
+    platform.devices = {}
     platform.totals = DatabaseTotals(rows=16, revs=100)
     report = run_demo(platform, lan=False)
     assert report.held
@@ -125,14 +164,18 @@ def test_without_a_lan_no_cable_is_pulled(platform):
     ("breaks", "said"),
     [
         ({"totals": DatabaseTotals(rows=18, revs=100)}, "all rows"),
-        ({"totals": DatabaseTotals(rows=20, revs=99)}, "lost"),
+        ({"totals": DatabaseTotals(rows=21, revs=99)}, "lost"),
         ({"edge": None}, "mosquitto killed, all changes"),
         ({"states": list}, "bridge killed, started again"),
         ({"lag": 3}, "nothing waits in Kafka"),
         ({"verdict": Verdict(committed=100, compared=20, missing=0, wrong=1)}, "1 wrong"),
         ({"verdict": Verdict(committed=100, compared=20, missing=2, wrong=0)}, "2 lost"),
-        ({"cables": {"dut-1": "online", "dut-2": "online"}}, "3 devices of the LAN online"),
-        ({"unplug": lambda name: None}, "unplugged is offline"),
+        ({"start_duts": lambda: None}, "rows of 5 devices of the LAN"),
+        ({"lan_devices": list}, "5 devices of the LAN online"),
+        ({"unplug": lambda name: None}, "d1 unplugged is offline"),
+        ({"swap_mac": lambda device: {"mac": "other"}}, "d2 with another MAC is the same device"),
+        ({"swap_esn": lambda device: {"esn": "other"}}, "d3 with another ESN is the same device"),
+        ({"sleep": lambda device: device}, "d4 switched off is asleep"),
         ({"take_delays_ms": list}, "no change became a row"),
     ],
 )
@@ -142,6 +185,16 @@ def test_what_does_not_hold_is_named(platform, breaks, said):
     report = run_demo(platform)
     assert not report.held
     assert any(said in failure for failure in report.failures), report.failures
+
+
+def test_a_device_that_became_another_session_is_named(platform):
+    def onboard_anew(device):
+        platform.devices["d9"] = {"mac": "other", "esn": "e2", "state": "online"}
+        return {"mac": "other"}
+
+    platform.swap_mac = onboard_anew
+    report = run_demo(platform)
+    assert "6 device sessions of 5 devices on the LAN" in report.failures
 
 
 def test_a_part_that_cannot_be_killed_is_a_failure_and_no_kill(platform, monkeypatch):

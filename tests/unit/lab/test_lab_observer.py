@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dmpd.lab.observation import DatabaseTotals, EdgeTotals
+from dmpd.lab.observation import DatabaseTotals, EdgeTotals, LanDevice
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.tally import KafkaTally
 from dmpd.model.topics import info_topic
@@ -63,6 +63,9 @@ class Platform:
 
     def delays_ms(self):
         return [5.0]
+
+    def lan_devices(self):
+        return self._answer("database", [LanDevice(session="s", hostname="dut-1", state="online")])
 
     def read(self, timeout_s, records_max):
         found, self._read = self.log[self._read :], len(self.log)

@@ -23,7 +23,9 @@ def test_a_second_holder_learns_what_is_running(folder):
     lock = folder.lock()
     folder.write_info(INFO)
     assert folder.is_locked()
-    with pytest.raises(LabRunningError, match=r"pid 7, 2 RAEs with 10 devices each\): kafka, bridge"):
+    with pytest.raises(
+        LabRunningError, match=r"pid 7, 2 simulated RAEs with 10 devices each, 0 devices on a LAN\): kafka, bridge"
+    ):
         folder.lock()
     lock.release()
     assert not folder.is_locked()

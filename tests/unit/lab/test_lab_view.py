@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from dmpd.lab.observation import DatabaseTotals, EdgeTotals, NewestChange, Observation
+from dmpd.lab.observation import DatabaseTotals, EdgeTotals, LanDevice, NewestChange, Observation
 from dmpd.lab.report import Report
 from dmpd.lab.supervision import PartState
 from dmpd.lab.view import count_line, delay_line, report_table, screen, status_table
@@ -16,6 +16,12 @@ SEEN = Observation(
     in_kafka=1204,
     database=DatabaseTotals(rows=200, revs=1204, by_state={"online": 150, "asleep": 50}),
     lag=12,
+    lan=tuple(
+        LanDevice(
+            session="s", hostname=f"dut-{n}", state="asleep", ip=f"10.77.1.{n}", mac="m", vendor="[Aster]", esn="E"
+        )
+        for n in range(1, 15)
+    ),
     newest=(NewestChange("2026-11-25T04:35:48.123+00:00", "sim-0001", "7b0a36d2-6c1f", "state [offline]"),),
 )
 
@@ -53,10 +59,14 @@ def test_the_screen_shows_devices_queues_and_what_a_device_said_as_it_said_it():
     assert "state [offline]" in text  # no markup of a device's own
     assert "5 of 5" in text
     assert "150" in text
+    assert "10.77.1.12 " in text
+    assert "[Aster]" in text
+    assert "and 2 more" in text
 
 
 def test_the_report_is_one_json_line_and_names_what_did_not_hold():
     report = Report(raes=5, devices=200, changes=1204, p50_ms=40.5, p99_ms=301.0, kills=5, lan_online=3)
+    report.dhcp_to_row_p99_s, report.offline_s, report.back_s, report.sessions = 0.25, 1.5, 0.5, 3
     assert json.loads(report.json_line()) == {
         "raes": 5,
         "devices": 200,
@@ -67,6 +77,10 @@ def test_the_report_is_one_json_line_and_names_what_did_not_hold():
         "lost": 0,
         "wrong": 0,
         "lan_online": 3,
+        "dhcp_to_row_p99_s": 0.25,
+        "offline_s": 1.5,
+        "back_s": 0.5,
+        "sessions": 3,
     }
     assert report.held
     report.timings.append(("first row", 12.34))

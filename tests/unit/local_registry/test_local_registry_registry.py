@@ -159,6 +159,7 @@ def test_merge_closes_the_newcomer_in_favour_of_the_older() -> None:
     devices = registry(grace_s=10)
     disk = Disk(devices)
     see(devices, esn="E1", attributes={"a": b"1"})
+    see(devices, now_s=50.0, reach="down")
     disk.commit()
     see(devices, now_s=100.0, mac=OTHER, attributes={"a": b"2"})
     disk.commit()

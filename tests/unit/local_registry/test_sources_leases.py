@@ -5,6 +5,7 @@ import os
 from contextlib import aclosing
 
 import pytest
+from msgspec import structs
 
 from dmpd.local_registry.sources import metrics
 from dmpd.local_registry.sources.lease_book import LeaseBook, Reading
@@ -45,6 +46,14 @@ def test_a_new_or_renewed_lease_is_a_sign_of_life_and_an_old_one_is_not(book):
         ("10.77.1.3", "up", False),
     ]
     assert said(book, lease(1, expiry=1_000_600), lease(2), lease(3)) == []
+
+
+def test_a_lease_that_lost_its_name_to_another_device_is_no_sign_of_life(book):
+    nameless = structs.replace(lease(1), hostname=None)
+    assert said(book, nameless, lease(2), structs.replace(lease(3), hostname="dut-1")) == [
+        ("10.77.1.1", None, False),
+        ("10.77.1.3", "up", False),
+    ]
 
 
 def test_a_lease_that_ends_before_its_time_was_given_back(book):

@@ -7,7 +7,7 @@ setup: ## Debian packages (when root), .venv, Kafka's jars: only what is missing
 	@packaging/setup.sh
 
 demo: setup ## the whole platform with a live view; ONCE=1 runs it through all faults without a person and judges
-	@$(BIN)/dmpd lab up --raes 5 --devices 40 $(if $(ONCE),--once,--watch)
+	@$(BIN)/dmpd lab up --raes 5 --devices 40 $(if $(filter-out 0,$(ONCE)),--once,--watch)
 
 test: setup ## everything but what is too long for every run; four at a time, because most of them wait
 	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile

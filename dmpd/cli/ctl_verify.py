@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from dmpd.cli import tables
+from dmpd.cli.arguments import seconds
 from dmpd.cli.config import add_config_argument
 from dmpd.cli.database_command import ask
 from dmpd.cli.verification import Verification, stores_below, verify
@@ -40,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="state folder of one RAE, DIR/registry.db",
     )
     parser.add_argument(
-        "--wait", type=float, default=30.0, metavar="S", help="for what is on its way (default 30 s; 0: look once)"
+        "--wait", type=seconds, default=30.0, metavar="S", help="for what is on its way (default 30 s; 0: look once)"
     )
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     stores = dict(args.store)
     for folder in args.stores:
         stores |= stores_below(folder)
-    if not args.store and not args.stores:
+    of_lab = not args.store and not args.stores
+    if of_lab:
         from dmpd.cli import this_lab  # noqa: PLC0415 - the lab's libraries are not installed everywhere
 
         stores = this_lab.stores()
@@ -57,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
         print("dmpctl verify: no stores: name some with --stores DIR or --store SERIAL=DIR", file=sys.stderr)
         return exit_codes.USAGE
     try:
-        return ask(args, lambda connection: _verify(connection, stores, args))
+        return ask(args, lambda connection: _verify(connection, stores, args, complete=of_lab))
     except StoreError as error:
         print(f"dmpctl verify: a store cannot be read: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE
 
 
-def _verify(connection: Connection, stores: dict[str, Path], args: argparse.Namespace) -> int:
-    found = verify(stores, connection, wait_s=args.wait)
+def _verify(connection: Connection, stores: dict[str, Path], args: argparse.Namespace, *, complete: bool) -> int:
+    found = verify(stores, connection, wait_s=args.wait, complete=complete)
     if args.json:
         tables.print_json({"equal": found.equal, **_fields(found)})
     else:

@@ -16,6 +16,7 @@ from typing import Final
 
 from rich.console import Console, RenderableType
 
+from dmpd.cli.arguments import count, rate
 from dmpd.cli.lab_wiring import LabJudge, make_observer
 from dmpd.lab.demo import KILLS, Demo
 from dmpd.lab.duts import control
@@ -51,9 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, default=None, help="folder of the lab (default: one under /tmp)")
     commands = parser.add_subparsers(dest="lab_command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start everything; ends on Ctrl-C")
-    up.add_argument("--raes", type=_count, default=None, help="simulated RAEs (default 5; with --lan none)")
-    up.add_argument("--devices", type=_count, default=None, help="devices on each (default 40); with --lan, on the LAN")
-    up.add_argument("--rate", type=float, default=20.0, help="changes per second over all of them (default 20)")
+    up.add_argument("--raes", type=count, default=None, help="simulated RAEs (default 5; with --lan none)")
+    up.add_argument("--devices", type=count, default=None, help="devices on each (default 40); with --lan, on the LAN")
+    up.add_argument("--rate", type=rate, default=20.0, help="changes per second over all of them (default 20)")
     up.add_argument("--seed", type=int, default=1, help="of the simulation (default 1)")
     up.add_argument("--duts", type=_duts, default=None, help="devices on a LAN of network namespaces (default 12)")
     lan = up.add_mutually_exclusive_group()
@@ -248,14 +249,7 @@ def _size(args: argparse.Namespace) -> LabSize:
 
 
 def _duts(text: str) -> int:
-    number = _count(text)
+    number = count(text)
     if number > DUTS_MAX:
         raise argparse.ArgumentTypeError(f"expected 1 to {DUTS_MAX} devices on the LAN")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 100_000:
-        raise argparse.ArgumentTypeError("expected 1 to 100000")
     return number

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from dmpd.cli.verification import stores_below, verify
+from dmpd.cli.verification import verify
 from dmpd.cloud_registry.figures import Figures
 from dmpd.lab import lan_parts
 from dmpd.lab.daemon_config import bridge_health, cloud_registry_health, simulate_health
@@ -17,6 +17,7 @@ from dmpd.lab.observation import DatabaseTotals, EdgeTotals, LanDevice
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.platform import DATABASE, Lab
 from dmpd.lab.server import ServerError
+from dmpd.lab.state import serial
 from dmpd.lab.status import daemon_status
 from dmpd.lab.tally import KafkaTally
 from dmpd.local_registry.store import DATABASE_NAME, StoreError
@@ -134,7 +135,7 @@ class LabJudge:
         try:
             with contextlib.closing(connect(settings, application="dmpd-lab")) as connection:
                 connection.autocommit = True
-                found = verify(stores(self._lab), connection, wait_s=_VERIFY_WAIT_S)
+                found = verify(stores(self._lab), connection, wait_s=_VERIFY_WAIT_S, complete=True)
         except (DatabaseUnreachableError, StoreError) as error:
             raise ServerError(f"verify: {error}") from error
         return Verdict(
@@ -150,6 +151,7 @@ class LabJudge:
 
 
 def stores(lab: Lab) -> dict[str, Path]:
-    """The database file of every RAE of this lab, by serial."""
-    found = stores_below(lab.folder.simulate)
+    """The database file that every RAE of this lab must have, by serial."""
+    serials = [serial(number) for number in range(1, lab.info.raes + 1)]
+    found = {one: lab.folder.simulate / one / DATABASE_NAME for one in serials}
     return {**found, lan_parts.RAE: lab.folder.lan / DATABASE_NAME} if lab.info.lan else found

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from dmpd.cli.arguments import count, rate
 from dmpd.local_registry.daemon import run_rae, run_simulated
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.simulate import SimulateOptions, missing_certificates
@@ -26,17 +27,17 @@ _PROGRAM: Final = "local-registry"
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"configuration (default {DEFAULT_CONFIG})")
     group = parser.add_argument_group("simulation", "made-up RAEs in place of this one: demo, tests, load")
-    group.add_argument("--simulate", type=_positive, metavar="N", help="how many RAEs")
-    group.add_argument("--devices", type=_positive, default=40, metavar="M", help="devices on each (default 40)")
+    group.add_argument("--simulate", type=count, metavar="N", help="how many RAEs")
+    group.add_argument("--devices", type=count, default=40, metavar="M", help="devices on each (default 40)")
     group.add_argument("--seed", type=int, default=1, help="equal seeds give equal devices (default 1)")
     group.add_argument(
-        "--rate", type=_rate, default=20.0, metavar="CHANGES_PER_S", help="over all RAEs together (default 20)"
+        "--rate", type=rate, default=20.0, metavar="CHANGES_PER_S", help="over all RAEs together (default 20)"
     )
     group.add_argument("--state-dir", type=Path, help="folder of the stores and of control.sock")
     group.add_argument("--certificates", type=Path, help="folder with ca.crt and {serial}.crt|.key")
     group.add_argument("--prefix", default="sim-", help="of the serials (default sim-)")
     group.add_argument("--mqtt-host", default="127.0.0.1", help="the broker (default 127.0.0.1)")
-    group.add_argument("--mqtt-port", type=_positive, default=8883, help="its TLS port (default 8883)")
+    group.add_argument("--mqtt-port", type=count, default=8883, help="its TLS port (default 8883)")
     group.add_argument("--checkpoint-interval-s", type=float, default=600.0, help="default 600")
 
 
@@ -80,17 +81,3 @@ def _simulate(args: argparse.Namespace) -> int:
         return exit_codes.USAGE
     log.setup(LogSettings(), _PROGRAM)
     return run_simulated(options)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected 1 or more")
-    return number
-
-
-def _rate(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1e6:
-        raise argparse.ArgumentTypeError("expected 0 or more")
-    return number

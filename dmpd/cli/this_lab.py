@@ -6,7 +6,7 @@ Only dmpctl does so: a daemon takes the configuration it is told, or the system'
 from pathlib import Path
 
 from dmpd.lab.lan_parts import RAE
-from dmpd.lab.state import LabFolder
+from dmpd.lab.state import LabFolder, serial
 from dmpd.local_registry.store import DATABASE_NAME
 
 
@@ -17,10 +17,11 @@ def config() -> Path | None:
 
 
 def stores() -> dict[str, Path]:
-    """The databases of its RAEs by serial; empty = no lab runs."""
+    """The databases that its RAEs must have, by serial; empty = no lab runs."""
     folder = LabFolder()
-    if not folder.is_locked():
+    info = folder.read_info()
+    if info is None or not folder.is_locked():
         return {}
-    found = {path.parent.name: path for path in sorted(folder.simulate.glob(f"*/{DATABASE_NAME}"))}
-    on_lan = folder.lan / DATABASE_NAME
-    return found | ({RAE: on_lan} if on_lan.exists() else {})
+    serials = [serial(number) for number in range(1, info.raes + 1)]
+    found = {one: folder.simulate / one / DATABASE_NAME for one in serials}
+    return found | ({RAE: folder.lan / DATABASE_NAME} if info.lan else {})

@@ -56,13 +56,15 @@ def verify(
     connection: Connection,
     *,
     wait_s: float,
+    complete: bool = False,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Verification:
     """Compare the stores of these RAEs (serial → file) with the database. Blocks one round, or up to ``wait_s``.
 
     A session that was found equal once is not looked at again: while devices change, there is no instant at which all
-    of them have arrived. ``connection`` is in autocommit.
+    of them have arrived. ``connection`` is in autocommit. ``complete`` = there are no other RAEs: one in the database
+    that has no store is a phantom.
 
     Raises:
         StoreError: A store cannot be read.
@@ -88,7 +90,13 @@ def verify(
         if not open_questions or now() - begun_s >= wait_s:
             break
         sleep(_ROUND_S)
+    if complete:
+        found |= {one.rae: [_phantom(one.rae)] for one in query.raes(connection) if one.rae not in stores}
     return _summary(found, compared, committed, now() - begun_s)
+
+
+def _phantom(rae: str) -> Difference:
+    return Difference(rae=rae, session="all", kind="phantom", field="rae", edge="no store", cloud="in the database")
 
 
 def judge(before: Sessions, rows: Mapping[str, DeviceRow], after: Sessions) -> Iterable[Difference]:

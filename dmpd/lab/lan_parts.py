@@ -5,7 +5,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,7 @@ _GRACE_S: Final = 5.0
 _NOBODY: Final = 65534
 """Its user on every Debian; nothing of the lab but this RAE's folder belongs to it."""
 _NO_PRIVILEGES: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+_TRY_TIMEOUT_S: Final = 30.0
 _VENDORS: Final = "00005E ICANN, IANA Department\n"
 """Whom the devices' MACs belong to; the machine need not have the whole table."""
 
@@ -36,7 +39,9 @@ _VENDORS: Final = "00005E ICANN, IANA Department\n"
 def lan_of(folder: LabFolder) -> LanLab:
     """The LAN of this lab, whether it is up or not."""
     info = folder.read_info()
-    return LanLab(folder.root.name, folder.lan, max(1, info.duts) if info is not None else 1)
+    # Of the whole path: two labs may lie in folders of the same name, and a folder may be named as it likes.
+    name = f"dmpd-{zlib.crc32(str(folder.root).encode()):08x}"
+    return LanLab(name, folder.lan, max(1, info.duts) if info is not None else 1)
 
 
 class LanParts:
@@ -80,7 +85,7 @@ class LanParts:
     def environment(self, dmpd: str) -> Mapping[str, str]:
         """Commands for the LAN's program files."""
         config = str(self._folder.lan / "local-registry.yaml")
-        daemon = [*_unprivileged(dmpd), dmpd, "local-registry", "--config", config]
+        daemon = [*_without_privileges(self._uid), dmpd, "local-registry", "--config", config]
         duts = [sys.executable, "-m", "dmpd.lab.duts", self._lan.name, str(self._folder.lan)]
         commands = {
             "DNSMASQ": self._lan.dnsmasq_command(),
@@ -112,26 +117,27 @@ class LanParts:
             "presence": {"grace_s": _GRACE_S},
         }
         (self._folder.lan / "local-registry.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        os.chown(self._folder.lan, _NOBODY, _NOBODY)
+        os.chown(self._folder.lan, self._uid, self._uid)
+
+    @cached_property
+    def _uid(self) -> int:
+        """Whose process the Local Registry is: nobody's, or our own if nobody cannot read this checkout (under /root)."""
+        command = [*_without_privileges(_NOBODY), sys.executable, "-c", "import dmpd.local_registry.daemon"]
+        tried = subprocess.run(
+            command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_TIMEOUT_S, check=False
+        )
+        return _NOBODY if tried.returncode == 0 else os.geteuid()
 
     def _own(self, file: Path) -> Path:
         """A copy of a certificate's file in the RAE's folder, its own: it cannot look into the authority's."""
         copy = self._folder.lan / file.name
         shutil.copyfile(file, copy)
         copy.chmod(0o600)
-        os.chown(copy, _NOBODY, _NOBODY)
+        os.chown(copy, self._uid, self._uid)
         return copy
 
 
-def _unprivileged(dmpd: str) -> list[str]:
-    """What runs a program as nobody, without capabilities.
-
-    A checkout under /root is closed to nobody: the program keeps its user id there, and has no capabilities all the
-    same.
-    """
-    setpriv = [tools.program("setpriv"), *_NO_PRIVILEGES]
-    nobody = [*setpriv, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
-    tried = subprocess.run(
-        [*nobody, dmpd, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
-    )
-    return nobody if tried.returncode == 0 else setpriv
+def _without_privileges(uid: int) -> list[str]:
+    """What runs a program as ``uid``, without capabilities, which makes even root one of many users."""
+    user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return [tools.program("setpriv"), *_NO_PRIVILEGES, *user]

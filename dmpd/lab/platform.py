@@ -24,7 +24,7 @@ from dmpd.lab.mosquitto import Mosquitto
 from dmpd.lab.postgresql import PostgreSQL
 from dmpd.lab.server import Server, ServerError, free_ports
 from dmpd.lab.server_process import log_tail
-from dmpd.lab.state import LabFolder, LabInfo
+from dmpd.lab.state import LabFolder, LabInfo, serial
 from dmpd.lab.supervision import Supervisor
 from dmpd.runtime import health
 
@@ -272,11 +272,6 @@ class Lab:
     def _remember(self, **changes: list[str] | bool | int) -> None:
         self.info = structs.replace(self.info, **changes)
         self.folder.write_info(self.info)
-
-
-def serial(number: int) -> str:
-    """Serial of the ``number``-th simulated RAE, from 1."""
-    return f"sim-{number:04}"
 
 
 def is_ready(bind: str) -> bool:

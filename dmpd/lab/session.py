@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
@@ -55,7 +55,8 @@ def running_lab(
             lab.up()
             yield lab
         finally:
-            say("ending the parts: RAEs, bridge, cloud-registry, servers")
+            with suppress(OSError):  # the terminal may be gone, which is no reason to leave things behind
+                say("ending the parts: RAEs, bridge, cloud-registry, servers")
             lab.down()
         folder.remove()
     finally:

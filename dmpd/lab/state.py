@@ -79,7 +79,10 @@ class LabFolder:
         self.tls.chmod(0o700)
 
     def remove(self) -> None:
-        """Remove the folder with everything in it, the lock included. The caller holds the lock."""
+        """Remove the folder with everything in it, the lock last, by which others know. The caller holds it."""
+        for entry in self.root.iterdir():
+            if entry.name != _LOCK:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         shutil.rmtree(self.root)
 
     def lock(self) -> "LabLock":
@@ -89,18 +92,27 @@ class LabFolder:
             LabRunningError: Somebody has it.
             LabStateError: The folder belongs to another user, or is no folder.
         """
-        self.root.mkdir(mode=0o755, exist_ok=True)
-        found = self.root.lstat()
+        try:
+            self.root.mkdir(mode=0o755, exist_ok=True)
+            found = self.root.lstat()
+        except OSError as error:
+            raise LabStateError(f"{self.root} cannot be the lab's folder: {error.strerror}") from error
         if self.root.is_symlink() or found.st_uid != os.geteuid():
             raise LabStateError(f"{self.root} is not ours: remove it, or set another --state")
         return LabLock(self)
 
     def is_locked(self) -> bool:
-        """Whether a process runs this lab now."""
+        """Whether a process runs this lab now.
+
+        Raises:
+            LabStateError: It is somebody else's.
+        """
         try:
             descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        except PermissionError as error:
+            raise LabStateError(f"{self.root} belongs to another user: ask as that user") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -146,6 +158,11 @@ class LabLock:
         os.close(self._descriptor)
 
 
+def serial(number: int) -> str:
+    """Serial of the ``number``-th simulated RAE, from 1."""
+    return f"sim-{number:04}"
+
+
 def default_root() -> Path:
     """This user's and this checkout's folder."""
     key = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
@@ -157,8 +174,9 @@ def _describe(folder: LabFolder) -> str:
     if info is None:
         return f"a lab is starting or ending in {folder.root}"
     running = ", ".join(info.parts) or "nothing yet"
+    option = "" if folder.root == default_root() else f" --state {folder.root}"
     return (
         f"a lab runs already (pid {info.pid}, {info.raes} simulated RAEs with {info.devices} devices each, "
         f"{info.duts} devices on a LAN): {running}\n"
-        f"  dmpd lab status    shows it\n  dmpd lab down      ends it"
+        f"  dmpd lab{option} status    shows it\n  dmpd lab{option} down      ends it"
     )

@@ -102,7 +102,7 @@ class IdentityBook:
 
     def left(self, session: str, *, mac: str | None) -> None:
         """The port of ``mac`` lost its carrier. Who was last seen at another interface may be there all the same."""
-        if self._seen_mac.get(session) == mac:
+        if self._seen_mac.get(session, mac) == mac:
             self._left.add(session)
 
     def forget(self, session: str) -> None:

@@ -95,8 +95,8 @@ class Presence:
         """Let time pass: the grace of a suspect, of a restart, of a flapper."""
         if self._is_confirmed_down(now_s):
             self._lost(now_s)
-        elif self._judged == "unknown" and self._down_since_s is None:
-            if now_s - self._started_s >= self._rules.silent_s:
+        elif self._judged == "unknown":
+            if self._down_since_s is None and now_s - self._started_s >= self._rules.silent_s:
                 self._judge("offline", now_s)
             elif now_s - self._started_s >= self._rules.restart_grace_s:
                 self.state = "unknown"

@@ -117,10 +117,12 @@ class Registry:
             self.identity.seen(found.session, now_s, mac=sighting.mac)
         elif sighting.gone and sighting.port is not None:  # a port says so; a lease given back may be a forgery
             self.identity.left(found.session, mac=sighting.mac)
+        if self._is_of_a_former_interface(found.session, sighting):
+            return
         device = self._device_of(found, now_s=now_s, at=at)
         if sighting.ip is not None and (":" not in sighting.ip or device.ip is None):
             device.ip = sighting.ip
-        moved = found.verdict == "moved"
+        moved = found.verdict == "moved" and found.merged is None  # a merged one brought its interfaces along
         device.record = learned(device.record, sighting, esn=found.esn, moved=moved, vendor_of=self._vendor_of)
         device.presence.observe(sighting, now_s)
         self._touched(device, cause=sighting.source)
@@ -256,6 +258,13 @@ class Registry:
         held = self.identity.holders
         holders = [held[session] for session in self.open_sessions() if session in held]
         return IdentityFile(epoch=epoch, holders=[replace(holder, macs=list(holder.macs)) for holder in holders])
+
+    def _is_of_a_former_interface(self, session: str, sighting: Evidence) -> bool:
+        """A MAC that the device has no more, and that gave no sign of life: an old lease read again, for example."""
+        device = self.devices.get(session)
+        if device is None or sighting.mac is None or sighting.reach == "up":
+            return False
+        return all(one.mac != sighting.mac for one in device.record.interfaces) and bool(device.record.interfaces)
 
     def _is_present(self, session: str) -> bool:
         device = self.devices.get(session)

@@ -116,6 +116,8 @@ async def test_a_rae_receives_only_what_is_meant_for_it(mosquitto, rae):
     async with parties(mosquitto, rae, other, "svc-bridge") as (edge, neighbour, bridge):
         await edge.client.subscribe(["#"])  # never refused without a rule of the plugin; delivery is the gate
         assert await neighbour.publish(f"dmp/v1/{other}/{SESSION}/info", b"secret") in (0x00, 0x10)
+        assert await neighbour.publish(f"dmp/v1/{other}/rae/info", b"secret") in (0x00, 0x10)
+        assert await edge.publish(f"dmp/v1/{rae}/rae/info", b"own status") in (0x00, 0x10)
         for serial in (other, rae):
             await bridge.publish(f"dmp/v1/{serial}/{SESSION}/cmd/u-team1", b"cmd")
             await bridge.publish(f"dmp/v1/{serial}/rae/ack", b"ack")
@@ -123,6 +125,7 @@ async def test_a_rae_receives_only_what_is_meant_for_it(mosquitto, rae):
         assert sorted(edge.received) == [
             (f"dmp/v1/{rae}/{SESSION}/cmd/u-team1", b"cmd"),
             (f"dmp/v1/{rae}/rae/ack", b"ack"),
+            (f"dmp/v1/{rae}/rae/info", b"own status"),
         ]
 
 
@@ -143,6 +146,23 @@ async def test_the_access_service_alone_writes_the_control_topic(mosquitto, rae)
         assert await access.publish(f"dmp/v1/{rae}/{SESSION}/info") == NOT_AUTHORIZED
         for party in (canary, bridge):
             assert await party.publish("$CONTROL/dynamic-security/v1", b"{}") == NOT_AUTHORIZED
+
+
+@async_test
+async def test_services_read_their_own_topics_and_nobody_elses(mosquitto, rae):
+    """What is sent last is what each may read: by then the others would have come."""
+    async with parties(mosquitto, rae, "svc-bridge", "svc-access") as (edge, bridge, access):
+        for party in (bridge, access):
+            await party.client.subscribe(["dmp/v1/#", "$CONTROL/#"])
+        assert await bridge.publish(f"dmp/v1/{rae}/{SESSION}/cmd/u-team1", b"cmd") in (0x00, 0x10)
+        assert await bridge.publish(f"dmp/v1/{rae}/rae/ack", b"ack") in (0x00, 0x10)
+        assert await edge.publish(f"dmp/v1/{rae}/{SESSION}/rsp/u-team1", b"rsp") == 0
+        assert await edge.publish(f"dmp/v1/{rae}/rae/info", b"info") == 0
+        assert await bridge.hears(f"dmp/v1/{rae}/rae/info", b"info")
+        heard = {topic for topic, _ in bridge.received if f"/{rae}/" in topic}
+        assert heard == {f"dmp/v1/{rae}/{SESSION}/rsp/u-team1", f"dmp/v1/{rae}/rae/info"}
+        # Without the plugin nobody answers; the broker itself lets only the rule's reader have the topic.
+        assert [topic for topic, _ in access.received if topic.startswith("dmp/")] == []
 
 
 @async_test

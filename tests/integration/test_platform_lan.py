@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dmpd.lab import lan_parts
 from dmpd.lab.duts import control
 from dmpd.lab.lan import LAN_INTERFACE
+from dmpd.lab.lan_tools import LanLabError
 from dmpd.runtime.kafka_reader import TopicReader
 from tests.support.platform import LabUnderTest, running_lab, until
 
@@ -50,7 +52,7 @@ class LanUnderTest:
             row = self.rows().get(f"dut-{name[1:]}", {})
             return all(row.get(key) == value for key, value in expected.items())
 
-        until(holds, f"{name} becomes {expected}, is {self.rows().get(f'dut-{name[1:]}')}", ROW_S)
+        until(holds, f"{name} becomes {expected}", ROW_S, said=lambda: str(self.rows()))
 
     def all_online(self) -> bool:
         rows = self.rows().values()
@@ -62,17 +64,26 @@ class LanUnderTest:
     def ask_all(self) -> dict[str, dict[str, str]]:
         return control.ask(self.lab.folder.duts_socket, "list")
 
-    def messages(self) -> list[dict[str, object]]:
-        """Everything the RAE published since the lab began."""
+    def messages(self, since: str = "") -> list[dict[str, object]]:
+        """Everything the RAE published, of which the time is ``since`` or later."""
         while batch := self.reader.read(0.2, 10_000):
             found = [json.loads(record.value) for record in batch if record.value]
             self._messages += [one for one in found if one["rae"] == RAE]
-        return self._messages
+        return [one for one in self._messages if str(one["at"]) >= since]
 
-    def states_told(self) -> list[tuple[str, str]]:
-        """``(session, state)`` of every message so far that says one."""
-        bodies = [(str(one["session"]), one.get("set") or one.get("record") or {}) for one in self.messages()]
+    def states_told(self, since: str) -> list[tuple[str, str]]:
+        """``(session, state)`` of every message that says one."""
+        bodies = [(str(one["session"]), one.get("set") or one.get("record") or {}) for one in self.messages(since)]
         return [(session, str(body["state"])) for session, body in bodies if "state" in body]  # type: ignore[index]
+
+    def heard(self, dut: str) -> None:
+        """Let a device say something: its bridge knows then at which port it is, and that it left when that goes."""
+        mac = self.do("wake", dut)["mac"]
+
+        def is_known() -> bool:
+            return mac in self.lab.lab("sh", "router", "--", "bridge", "fdb", "show", "br", LAN_INTERFACE).stdout
+
+        until(is_known, f"the bridge knows {mac}", ROW_S)
 
     def daemon(self) -> dict[str, object]:
         return self.lab.health()[DAEMON]
@@ -80,6 +91,11 @@ class LanUnderTest:
     def router(self, *words: str) -> None:
         done = self.lab.lab("sh", "router", "--", *words)
         assert done.returncode == 0, done.stderr
+
+
+def now() -> str:
+    """As messages write it; the RAE has the same clock."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +110,10 @@ def lan():
 @pytest.fixture(autouse=True)
 def whole(lan):
     """Each test begins and ends with the same devices, all online."""
-    until(lan.all_online, f"all devices are online: {lan.rows()}", 60)
+    until(lan.all_online, "all devices are online", 60, said=lambda: str(lan.rows()))
     sessions = lan.sessions()
     yield
-    until(lan.all_online, f"all devices are online again: {lan.rows()}", 60)
+    until(lan.all_online, "all devices are online again", 60, said=lambda: str(lan.rows()))
     assert lan.sessions() == sessions, "no session was lost, and none made"
 
 
@@ -116,9 +132,9 @@ def test_the_daemon_has_no_privileges(lan):
 
 def test_a_row_has_what_the_device_is(lan):
     told = lan.ask_all()
-    for number in range(1, DUTS + 1):
-        row, dut = lan.rows()[f"dut-{number}"], told[f"d{number}"]
-        assert (row["mac"], row["esn"], row["ip"]) == (dut["mac"], dut["esn"], dut["ip"])
+    for name, dut in told.items():
+        lan.until_row(name, mac=dut["mac"], esn=dut["esn"], ip=dut["ip"])
+    assert len(told) == DUTS
 
 
 def test_a_pulled_cable_is_offline_and_back_online(lan):
@@ -129,12 +145,13 @@ def test_a_pulled_cable_is_offline_and_back_online(lan):
 
 
 def test_neither_another_mac_nor_another_esn_is_another_device(lan):
-    session = lan.rows()["dut-2"]["session"]
+    lan.heard("d2")
+    since, session = now(), lan.rows()["dut-2"]["session"]
     mac = lan.do("swap-mac", "d2")["mac"]
     lan.until_row("d2", state="online", mac=mac, session=session)
     esn = lan.do("swap-esn", "d2")["esn"]
     lan.until_row("d2", state="online", esn=esn, session=session)
-    assert not [one for one in lan.messages() if one["kind"] in ("closed", "event")]
+    assert not [one for one in lan.messages(since) if one["kind"] in ("closed", "event")]
 
 
 def test_one_sleeps_one_is_in_standby_and_both_wake(lan):
@@ -149,10 +166,11 @@ def test_a_stolen_esn_is_a_conflict_and_moves_nothing(lan):
     before = lan.rows()
     stolen = before["dut-3"]["esn"]
     own = lan.ask_all()["d6"]["esn"]
+    since = now()
     lan.do("swap-esn", "d6", esn=stolen)
 
     def conflicts() -> list[dict[str, object]]:
-        return [one for one in lan.messages() if one.get("code") == "identity_conflict"]
+        return [one for one in lan.messages(since) if one.get("code") == "identity_conflict"]
 
     try:
         until(conflicts, "a conflict is told", ROW_S)
@@ -166,11 +184,11 @@ def test_a_stolen_esn_is_a_conflict_and_moves_nothing(lan):
 
 def no_false_offline(lan: LanUnderTest, happens: Callable[[], None], back: Callable[[], object]) -> None:
     """Let something happen to the router; nobody may be told offline, and everybody is online in the end."""
-    told = len(lan.states_told())
+    since = now()
     happens()
     until(back, "the RAE is itself again", 60)
-    until(lan.all_online, f"all are online: {lan.rows()}", 60)
-    assert "offline" not in [state for _, state in lan.states_told()[told:]]
+    until(lan.all_online, "all are online", 60, said=lambda: str(lan.rows()))
+    assert "offline" not in [state for _, state in lan.states_told(since)]
 
 
 def runs(lan: LanUnderTest, *, since: float) -> bool:
@@ -196,10 +214,14 @@ def test_a_local_registry_that_was_away_comes_back_to_the_same_devices(lan):
 
 
 def test_a_device_that_left_meanwhile_is_unknown_after_the_restart_until_it_is_seen(lan):
+    since = now()
     lan.lab.supervisor.stop(DAEMON)
     lan.lan.unplug("d8")
     lan.lab.supervisor.restart(DAEMON)
-    lan.until_row("d8", state="unknown")
+    session = lan.rows()["dut-8"]["session"]
+    until(
+        lambda: (session, "unknown") in lan.states_told(since), "d8 is told unknown", 60, said=lambda: str(lan.rows())
+    )
     lan.lan.plug("d8")
     lan.until_row("d8", state="online")
 
@@ -213,20 +235,21 @@ def test_a_restart_of_dnsmasq_takes_nobody_away(lan):
 
 
 def test_a_lan_that_goes_down_is_one_event_and_takes_nobody_away(lan):
-    def codes() -> list[object]:
-        return [one["code"] for one in lan.messages() if one["kind"] == "event" and str(one["code"]).startswith("lan_")]
+    since = now()
 
-    before = len(codes())
+    def codes() -> list[object]:
+        return [one["code"] for one in lan.messages(since) if one["kind"] == "event"]
 
     def bounce() -> None:
         lan.router("ip", "link", "set", LAN_INTERFACE, "down")
-        until(lambda: codes()[before:] == ["lan_down"], "the LAN's end is told", ROW_S)
+        until(lambda: codes() == ["lan_down"], "the LAN's end is told", ROW_S)
         lan.router("ip", "link", "set", LAN_INTERFACE, "up")
 
-    no_false_offline(lan, bounce, lambda: codes()[before:] == ["lan_down", "lan_up"])
+    no_false_offline(lan, bounce, lambda: codes() == ["lan_down", "lan_up"])
 
 
 def test_a_router_whose_uplink_was_cut_publishes_what_happened_meanwhile(lan):
+    since = now()
     lan.router("ip", "link", "set", "uplink", "down")
     lan.lan.unplug("d7")
     until(lambda: lan.daemon().get("devices", {}).get("offline") == 1, "the RAE itself knows", ROW_S)
@@ -236,7 +259,7 @@ def test_a_router_whose_uplink_was_cut_publishes_what_happened_meanwhile(lan):
 
     def told() -> list[str]:
         session = lan.rows()["dut-7"]["session"]
-        return [state for one, state in lan.states_told() if one == session][-2:]
+        return [state for one, state in lan.states_told(since) if one == session]
 
     until(lambda: told() == ["offline", "online"], "both changes arrive", 90)
 
@@ -248,6 +271,14 @@ def test_devices_that_all_restart_are_the_same_devices(lan):
     before = pid()
     lan.lab.supervisor.signal("duts", "KILL")
     until(lambda: pid() not in (0, before), "the devices' process is back", ROW_S)
+    until(lambda: all(dut["leased_at"] for dut in asked(lan).values()), "all have asked for their addresses again", 60)
+
+
+def asked(lan: LanUnderTest) -> dict[str, dict[str, str]]:
+    try:
+        return lan.ask_all()
+    except LanLabError:  # it is just starting
+        return {"none": {"leased_at": ""}}
 
 
 @pytest.mark.slow

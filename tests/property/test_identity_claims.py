@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmpd.local_registry.identity import IdentityBook
+from dmpd.local_registry.identity import Holder, IdentityBook
 from dmpd.local_registry.source import Evidence
 
 GRACE_S = 60.0
@@ -76,6 +76,13 @@ def test_a_device_whose_cable_was_pulled_returns_at_once_under_another_mac() -> 
     identity.left(first.session or "", mac=MACS[0])
     found = identity.resolve(sighting(MACS[1], "E1"), 1.0)
     assert (found.verdict, found.session, found.conflict) == ("moved", first.session, None)
+
+
+def test_a_cable_pulled_soon_after_a_restart_counts_as_well() -> None:
+    identity = book(first=100)
+    identity.restore(Holder(session="s1", esn="E1", macs=[MACS[0]]), 0.0)
+    identity.left("s1", mac=MACS[0])
+    assert identity.resolve(sighting(MACS[1], "E1"), 1.0).session == "s1"
 
 
 def test_a_pulled_cable_takes_no_name_from_who_was_seen_since_or_elsewhere() -> None:

@@ -80,6 +80,12 @@ def test_restart_is_unknown_only_if_not_seen_within_the_restart_grace() -> None:
     assert run_until(unseen, 0, 400) == [(10, "unknown"), (180, "offline")]
 
 
+def test_who_does_not_answer_after_a_restart_is_unknown_before_it_is_offline() -> None:
+    one = presence("online")
+    one.observe(says(reach="down"), 3.0)
+    assert run_until(one, 0, 400) == [(10, "unknown"), (60, "offline")]
+
+
 def test_silence_of_a_present_device_is_no_proof() -> None:
     one = presence()
     one.observe(says(reach="up"), 1.0)

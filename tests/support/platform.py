@@ -21,12 +21,14 @@ UP_TIMEOUT_S = 90.0
 DOWN_TIMEOUT_S = 90.0
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
-    """Wait for ``condition``; the assertion names what did not come."""
+def until(
+    condition: Callable[[], object], what: str, timeout_s: float = 30.0, *, said: Callable[[], str] = str
+) -> None:
+    """Wait for ``condition``; the assertion names what did not come, and what ``said`` says then."""
     deadline_s = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline_s:
         time.sleep(0.1)
-    assert condition(), f"not within {timeout_s:g} s: {what}"
+    assert condition(), f"not within {timeout_s:g} s: {what} {said()}"
 
 
 def dmpd(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:

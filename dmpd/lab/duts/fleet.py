@@ -26,9 +26,13 @@ _log = logging.getLogger(__name__)
 class Member:
     """One DUT that runs: its state, its DHCP client, its sockets."""
 
-    def __init__(self, dut: Dut, command: list[str]) -> None:
+    def __init__(self, dut: Dut, command: list[str], memory: Path) -> None:
         self.dut = dut
+        self._memory = memory
         self.device = _device_now(dut)
+        if memory.exists():
+            self.device.esn, generation = memory.read_text().split()
+            self.device.generation = int(generation)
         self.responder = Responder(self.device, dut.namespace, on_magic=self._woken)
         self.client = DhcpClient(command, on_lease=self._leased)
 
@@ -55,8 +59,7 @@ class Member:
 
     def swap_esn(self, esn: str | None = None) -> None:
         """Another ESN on the same hardware, the next one if none is given; told to everybody at once."""
-        self._next_esn()
-        self.device.esn = esn or self.device.esn
+        self._next_esn(esn)
         self.responder.announce(alive=True)
 
     def swap_mac(self) -> None:
@@ -85,12 +88,18 @@ class Member:
             "apps": apps,
         }
 
-    def _next_esn(self) -> None:
+    def _next_esn(self, esn: str | None = None) -> None:
         self.device.generation += 1
-        self.device.esn = esn_of(self.device.number, self.device.generation)
+        self.device.esn = esn or esn_of(self.device.number, self.device.generation)
+        self._remember()
+
+    def _remember(self) -> None:
+        """A device keeps its ESN when it is switched off; its interface keeps the MAC by itself."""
+        self._memory.write_text(f"{self.device.esn} {self.device.generation}")
 
     def _next_mac(self) -> None:
         self.device.generation += 1
+        self._remember()
         mac = random_mac(self.device.number, self.device.generation)
         for words in (["down"], ["address", mac], ["up"]):
             tools.run(["ip", "-n", self.dut.namespace, "link", "set", "eth0", *words])
@@ -119,7 +128,9 @@ class Fleet:
 
     def __init__(self, lan: LanLab, control: Path) -> None:
         self._control = control
-        self._members = {dut.name: Member(dut, lan.dut_command(dut.name)) for dut in lan.duts()}
+        self._members = {
+            dut.name: Member(dut, lan.dut_command(dut.name), control.with_name(f"{dut.name}.esn")) for dut in lan.duts()
+        }
 
     async def run(self) -> None:
         """Serve until cancelled.

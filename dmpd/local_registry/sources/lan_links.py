@@ -42,6 +42,10 @@ class LanLinks:
         ports = [link for link in self._links.values() if link.master == lan.index]
         return not ports or any(port.up and port.carrier for port in ports)
 
+    def is_bridge(self) -> bool:
+        """Whether the LAN has ports, so that every device that sent anything lately is known by one of them."""
+        return any(link.master == self.lan for link in self._links.values() if self.lan is not None)
+
     def is_dark(self, port: int | None) -> bool:
         """Whether ``port`` is known to have no carrier, or to be gone: no frame can come from there."""
         if port is None:

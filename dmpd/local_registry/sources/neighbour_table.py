@@ -218,8 +218,10 @@ class NeighbourTable:
         self._own(event.ip, mac, station, event.state, now_s)
         match event.state:
             case "reachable":
-                # In a dump it may be older than a cable pulled; as an event it is an answer received now.
-                return self._alive(mac, station, now_s, ip=event.ip) if live or not station.unplugged else []
+                # As an event it is an answer received now. In a dump it may be older than a cable pulled: believed
+                # for up to 45 s, while the bridge has forgotten the port at once.
+                pulled = station.unplugged or (self._links.is_bridge() and not station.in_forwarding)
+                return self._alive(mac, station, now_s, ip=event.ip) if live or not pulled else []
             case "stale":
                 newly = before in (None, "incomplete", "failed")
                 return self._alive(mac, station, now_s, ip=event.ip) if newly and known else []

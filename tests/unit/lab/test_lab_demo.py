@@ -177,6 +177,8 @@ def test_without_a_lan_no_cable_is_pulled(platform):
         ({"swap_esn": lambda device: {"esn": "other"}}, "d3 with another ESN is the same device"),
         ({"sleep": lambda device: device}, "d4 switched off is asleep"),
         ({"take_delays_ms": list}, "no change became a row"),
+        ({"take_delays_ms": lambda: [150.0] * 10}, "p50: 150.0 ms, more than 100 ms"),
+        ({"take_delays_ms": lambda: [10.0] * 9 + [1500.0]}, "p99: 1500.0 ms, more than 1000 ms"),
     ],
 )
 def test_what_does_not_hold_is_named(platform, breaks, said):

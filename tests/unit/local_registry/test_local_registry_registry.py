@@ -161,7 +161,7 @@ def test_merge_closes_the_newcomer_in_favour_of_the_older() -> None:
     see(devices, esn="E1", attributes={"a": b"1"})
     see(devices, now_s=50.0, reach="down")
     disk.commit()
-    see(devices, now_s=100.0, mac=OTHER, attributes={"a": b"2"})
+    see(devices, now_s=100.0, mac=OTHER, hostname="tv", attributes={"a": b"2"})
     disk.commit()
     disk.loaded_through = disk.seq
     see(devices, now_s=101.0, mac=OTHER, esn="E1")
@@ -170,7 +170,24 @@ def test_merge_closes_the_newcomer_in_favour_of_the_older() -> None:
     change = next(one for one in messages if isinstance(one, Change))
     assert (closed.reason, closed.successor) == ("merged", change.session)
     assert isinstance(change.patch.interfaces, tuple)
-    assert [one.mac for one in change.patch.interfaces] == [OTHER]
+    assert [(one.mac, one.hostname) for one in change.patch.interfaces] == [(OTHER, "tv")]
+
+
+def test_an_old_lease_does_not_bring_a_former_interface_back() -> None:
+    devices = registry(grace_s=10)
+    disk = Disk(devices)
+    see(devices, esn="E1")
+    see(devices, now_s=50.0, reach="down")
+    disk.commit()
+    see(devices, now_s=100.0, mac=OTHER, esn="E1")
+    disk.commit()
+    see(devices, now_s=101.0, reach=None, ip="10.0.0.1", hostname="before")
+    assert disk.commit() == []
+    see(devices, now_s=102.0, ip="10.0.0.1")
+    (change,) = disk.commit()
+    assert isinstance(change, Change)
+    assert isinstance(change.patch.interfaces, tuple)
+    assert sorted(one.mac for one in change.patch.interfaces) == sorted([MAC, OTHER])
 
 
 def test_conflict_is_an_event_of_the_claimant() -> None:

@@ -54,6 +54,14 @@ def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
     assert [(one.rev, one.closed) for one in read_devices(tmp_path / DATABASE_NAME)] == [(3, None), (4, "left")]
 
 
+def test_a_commit_is_flushed_to_the_disk(tmp_path: Path) -> None:
+    """No kill shows it, only a power cut would: FULL (2) flushes the write-ahead log with each commit."""
+    store = Store(tmp_path)
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    store.close()
+
+
 def test_seq_never_goes_back_even_if_the_block_was_lost(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.commit(Commit(rows=[row(40)]))

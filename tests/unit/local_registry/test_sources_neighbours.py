@@ -94,6 +94,13 @@ def test_a_stale_entry_of_the_first_dump_is_no_sign_of_life_and_a_reachable_one_
     ]
 
 
+def test_an_answer_that_the_kernel_still_believes_is_old_when_its_bridge_knows_no_port_for_it():
+    assert Story([*LINKS, frame(MAC2, PORT2, age_s=200), is_("reachable"), is_("reachable", IP2, MAC2)]).first == [
+        (MAC2, IP2, "lan2", "up"),
+        (MAC1, IP1, None, None),
+    ]
+
+
 def test_a_new_device_settles_before_it_is_told(story):
     mac, ip = "02:00:00:77:00:09", "10.77.1.9"
     assert story.say(frame(mac, PORT1)) == []

@@ -1,0 +1,35 @@
+"""Numbers on a command line, with the words that say what was expected."""
+
+import argparse
+import math
+
+
+def seconds(text: str) -> float:
+    """A duration, 0 or more."""
+    return _number(text, what="seconds, 0 or more")
+
+
+def rate(text: str) -> float:
+    """So many per second, 0 or more."""
+    return _number(text, what="a rate per second, 0 or more", high=1e6)
+
+
+def count(text: str) -> int:
+    """How many, 1 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError(f"expected 1 to 100000, got {text!r}")
+    return number
+
+
+def _number(text: str, *, what: str, high: float = math.inf) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (0 <= number <= high and math.isfinite(number)):
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+    return number

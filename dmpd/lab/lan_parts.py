@@ -121,7 +121,7 @@ class LanParts:
 
     @cached_property
     def _uid(self) -> int:
-        """Whose process the Local Registry is: nobody's, or our own if nobody cannot read this checkout (under /root)."""
+        """Whose process the Local Registry is: nobody's, or our own if this checkout is closed to nobody."""
         command = [*_without_privileges(_NOBODY), sys.executable, "-c", "import dmpd.local_registry.daemon"]
         tried = subprocess.run(
             command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_TIMEOUT_S, check=False

@@ -64,8 +64,8 @@ def _udp(interface: str) -> socket.socket:
     return sock
 
 
-def _tcp() -> socket.socket:
-    return socket.create_server(("", HTTP_PORT), backlog=32)
+def _tcp(port: int) -> socket.socket:
+    return socket.create_server(("", port), backlog=32)
 
 
 class SsdpDevice:
@@ -74,13 +74,13 @@ class SsdpDevice:
     A page is sent whole and the connection closed; a page that is None is never finished: a byte now and then.
     """
 
-    def __init__(self, namespace: str, interface: str = "eth0") -> None:
+    def __init__(self, namespace: str, interface: str = "eth0", *, http_port: int = HTTP_PORT) -> None:
         self.datagrams: list[bytes] = []
         self.pages: dict[str, bytes | None] = {}
         self.fetched: list[str] = []
         self.searched = 0
         self._udp: socket.socket = in_namespace(namespace, lambda: _udp(interface))
-        self._tcp: socket.socket = in_namespace(namespace, _tcp)
+        self._tcp: socket.socket = in_namespace(namespace, lambda: _tcp(http_port))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._slow: list[socket.socket] = []

@@ -77,13 +77,15 @@ class LanUnderTest:
         return [(session, str(body["state"])) for session, body in bodies if "state" in body]  # type: ignore[index]
 
     def heard(self, dut: str) -> None:
-        """Let a device say something: its bridge knows then at which port it is, and that it left when that goes."""
-        mac = self.do("wake", dut)["mac"]
+        """Let a device say something: the router knows then its MAC and its port, as it does of who is in use."""
+        told = self.do("wake", dut)
 
         def is_known() -> bool:
-            return mac in self.lab.lab("sh", "router", "--", "bridge", "fdb", "show", "br", LAN_INTERFACE).stdout
+            ports = self.lab.lab("sh", "router", "--", "bridge", "fdb", "show", "br", LAN_INTERFACE).stdout
+            addresses = self.lab.lab("sh", "router", "--", "ip", "neigh", "show", "dev", LAN_INTERFACE).stdout
+            return told["mac"] in ports and f"{told['ip']} lladdr {told['mac']}" in addresses
 
-        until(is_known, f"the bridge knows {mac}", ROW_S)
+        until(is_known, f"the router knows {told}", ROW_S)
 
     def daemon(self) -> dict[str, object]:
         return self.lab.health()[DAEMON]
@@ -156,6 +158,7 @@ def test_neither_another_mac_nor_another_esn_is_another_device(lan):
 
 def test_one_sleeps_one_is_in_standby_and_both_wake(lan):
     for dut, state in (("d4", "asleep"), ("d5", "standby")):
+        lan.heard(dut)
         assert lan.lab.lab("sleep", dut).returncode == 0
         lan.until_row(dut, state=state)
         assert lan.lab.lab("wake", dut).returncode == 0

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from dmpd.model.codec import decode, encode
+from dmpd.model.invalid import InvalidMessageError
 from dmpd.model.messages import Durable, Message, Status
 from dmpd.model.topics import ack_topic, parse_topic
 from dmpd.runtime.mqtt import Message as MqttMessage
@@ -17,6 +18,7 @@ class EdgeBridge:
     def __init__(self) -> None:
         self.taken: list[Message] = []
         self.retained: list[Status] = []
+        self.refused: list[str] = []
         self.reports = True
         self._client: MqttClient | None = None
         self._early: list[MqttMessage] = []
@@ -46,10 +48,12 @@ class EdgeBridge:
         if self._client is None:
             self._early.append(message)
             return
-        if not message.payload:  # a retained message cleared; nobody's statement
+        try:
+            decoded = decode(message.payload, parse_topic(message.topic))
+        except InvalidMessageError as error:  # of another test on the same broker, or a retained message cleared
+            self.refused.append(str(error))
             self._client.ack(message)
             return
-        decoded = decode(message.payload, parse_topic(message.topic))
         if message.retain:
             assert isinstance(decoded, Status)
             self.retained.append(decoded)

@@ -34,6 +34,7 @@ _LAN_ADDRESS: Final = "10.77.0.1/22"
 _LEASE_RANGE: Final = "10.77.1.1,10.77.2.250,5m"
 _BRIDGE_MAC: Final = "02:00:00:77:ff:01"
 _HOOK: Final = Path(__file__).with_name("lan_udhcpc.sh")
+_LEASE_HOOK: Final = Path(__file__).parents[1] / "local_registry" / "sources" / "lease_hook.py"
 
 
 class Dut(Struct, frozen=True, kw_only=True):
@@ -77,6 +78,7 @@ class LanLab:
         self.router_namespace = f"{name}-router"
         self.lease_file = state_dir / "dnsmasq.leases"
         self._hook = state_dir / "udhcpc.sh"
+        self._lease_hook = state_dir / "lease_hook.py"
         self._uplink = f"dmpd-{zlib.crc32(name.encode()):08x}"
         self._duts = [self._make_dut(number) for number in range(1, devices + 1)]
 
@@ -105,8 +107,9 @@ class LanLab:
         self.down()
         self.state_dir.mkdir(parents=True, exist_ok=True)
         # A copy, because an installed package need not have kept the bit that makes a script a program.
-        self._hook.write_bytes(_HOOK.read_bytes())
-        self._hook.chmod(0o755)
+        for source, copy in ((_HOOK, self._hook), (_LEASE_HOOK, self._lease_hook)):
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(0o755)
         try:
             self._make_router()
             for dut in self._duts:
@@ -176,15 +179,24 @@ class LanLab:
         """``argv`` as a command line that runs in the router's namespace, in place (same process id). Needs root."""
         return _inside(self.router_namespace, argv)
 
-    def dnsmasq_command(self) -> list[str]:
-        """The LAN's DHCP server; stays in the foreground and logs to its standard error."""
+    def dnsmasq_command(self, lease_socket: Path | None = None) -> list[str]:
+        """The LAN's DHCP server; stays in the foreground and logs to its standard error.
+
+        It tells of leases at ``lease_socket`` too, if given.
+        """
+        environment, script = [], []
+        if lease_socket is not None:
+            environment = [tools.program("env"), f"DMPD_LEASE_SOCKET={lease_socket}"]
+            script = [f"--dhcp-script={self._lease_hook}"]
         return self.router_command(
             [
+                *environment,
                 *(tools.program("dnsmasq"), "--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null"),
                 *("--port=0", "--no-resolv", "--no-hosts", f"--interface={LAN_INTERFACE}", "--bind-dynamic"),
                 *(f"--dhcp-range={_LEASE_RANGE}", "--dhcp-authoritative", "--no-ping", "--dhcp-lease-max=1000"),
                 # root, because its own user may not exist, nor have a way into the state folder.
                 *(f"--dhcp-leasefile={self.lease_file}", f"--pid-file={self.state_dir / 'dnsmasq.pid'}", "--user=root"),
+                *script,
             ]
         )
 

@@ -82,13 +82,17 @@ class LanParts:
     def health(self) -> str:
         return f"unix:{self._folder.lan / 'control.sock'}"
 
+    @property
+    def _lease_socket(self) -> Path:
+        return self._folder.lan / "lease.sock"
+
     def environment(self, dmpd: str) -> Mapping[str, str]:
         """Commands for the LAN's program files."""
         config = str(self._folder.lan / "local-registry.yaml")
         daemon = [*_without_privileges(self._uid), dmpd, "local-registry", "--config", config]
         duts = [sys.executable, "-m", "dmpd.lab.duts", self._lan.name, str(self._folder.lan)]
         commands = {
-            "DNSMASQ": self._lan.dnsmasq_command(),
+            "DNSMASQ": self._lan.dnsmasq_command(self._lease_socket),
             "LOCAL_REGISTRY_LAN": self._lan.router_command(daemon),
             "DUTS": [*duts, str(len(self._lan.duts())), str(self._folder.duts_socket)],
         }
@@ -112,6 +116,7 @@ class LanParts:
             "lan": {
                 "interface": lan.LAN_INTERFACE,
                 "lease_file": str(self._lan.lease_file),
+                "lease_socket": str(self._lease_socket),
                 "oui_file": str(vendors),
             },
             "presence": {"grace_s": _GRACE_S},

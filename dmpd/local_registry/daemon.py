@@ -116,9 +116,13 @@ def _engine(settings: LocalRegistrySettings) -> Engine:
 def _sources(lan: LanSettings) -> list[LanSource]:
     sources: list[LanSource] = []
     if lan.lease_file is not None:
-        from dmpd.local_registry.sources.leases import LeaseSource  # noqa: PLC0415 - a simulation needs none of it
+        from dmpd.local_registry.sources.lease_socket import LeaseSocket  # noqa: PLC0415 - a simulation needs neither
+        from dmpd.local_registry.sources.leases import LeaseSource  # noqa: PLC0415
 
-        sources.append(LeaseSource(Path(lan.lease_file)))
+        told = None if lan.lease_socket is None else LeaseSocket(Path(lan.lease_socket))
+        sources.append(LeaseSource(Path(lan.lease_file), socket=told))
+    elif lan.lease_socket is not None:
+        _log.warning("lan.lease_socket is of no use without lan.lease_file")
     if lan.interface is not None:
         from dmpd.local_registry.sources.neighbours import NeighbourSource  # noqa: PLC0415 - pulls in pyroute2
 

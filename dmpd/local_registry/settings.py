@@ -14,6 +14,9 @@ class LanSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Network interface of the LAN (a bridge, usually); absent = no neighbour feed and no probing."""
     lease_file: str | None = None
     """dnsmasq's lease file; absent = no leases are read."""
+    lease_socket: str | None = None
+    """Socket to make for dnsmasq's script ``lease_hook``, in ``state_dir``: leases are told at once and with the vendor
+    class; needs ``lease_file``, absent = off."""
     ssdp: bool = True
     """Ask devices by SSDP for their ESN, name, maker and model; needs ``interface``."""
     ssdp_search_interval_s: Annotated[float, Meta(ge=5, le=3600)] = 60.0

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import pytest
 
 from dmpd.local_registry.source import LanDown, LanSource, LanUp
+from dmpd.local_registry.sources.lease_socket import LeaseSocket
 from dmpd.local_registry.sources.leases import LeaseSource
 from dmpd.local_registry.sources.memory import MemoryLan
 from dmpd.local_registry.sources.neighbours import NeighbourSource
@@ -16,9 +18,16 @@ DOWN, UP = LanDown("neighbours"), LanUp("neighbours")
 
 
 class Bench(Protocol):
-    """One LAN with two devices, d1 and d2, and its two sources being recorded: leases, neighbours."""
+    """One LAN with two devices, d1 and d2, and its two sources being recorded: leases, neighbours.
+
+    ``hooked`` = its DHCP server runs ``lease_hook``, and the source listens.
+    """
 
     recorder: Recorder
+    hooked: bool
+
+    def vendor_class(self, name: str) -> str:
+        """What a device tells the DHCP server of its make."""
 
     def who(self, name: str) -> tuple[str, str]:
         """MAC and port of a device."""
@@ -34,15 +43,21 @@ class Bench(Protocol):
 
 
 class MemoryBench:
-    def __init__(self) -> None:
+    def __init__(self, *, hooked: bool) -> None:
+        self.hooked = hooked
         self._devices = {}
 
     def make(self) -> list[LanSource]:
-        self._lan = MemoryLan()
+        self._lan = MemoryLan(hooked=self.hooked)
         for number in (1, 2):
-            mac, ip = f"02:00:00:77:00:0{number}", f"10.77.1.{number}"
-            self._devices[f"d{number}"] = self._lan.add(mac, ip=ip, hostname=f"dut-{number}", port=f"lan{number}")
+            name, mac, ip = f"d{number}", f"02:00:00:77:00:0{number}", f"10.77.1.{number}"
+            self._devices[name] = self._lan.add(
+                mac, ip=ip, hostname=f"dut-{number}", port=f"lan{number}", vendor_class=self.vendor_class(name)
+            )
         return [self._lan.leases, self._lan.neighbours]
+
+    def vendor_class(self, name: str) -> str:
+        return f"maker of {name}"
 
     def who(self, name: str) -> tuple[str, str]:
         return self._devices[name].mac, self._devices[name].port
@@ -61,11 +76,16 @@ class MemoryBench:
 
 
 class NamespaceBench:
-    def __init__(self, lan) -> None:
+    def __init__(self, lan, *, hooked: bool) -> None:
         self._lan = lan
+        self.hooked = hooked
 
     def make(self) -> list[LanSource]:
-        return [LeaseSource(self._lan.lease_file), NeighbourSource("br-lan")]
+        told = LeaseSocket(self._lan.lease_socket) if self.hooked else None
+        return [LeaseSource(self._lan.lease_file, socket=told), NeighbourSource("br-lan")]
+
+    def vendor_class(self, name: str) -> str:
+        return f"dmpd-lab-{name}"
 
     def who(self, name: str) -> tuple[str, str]:
         dut = self._lan.lab.dut(name)
@@ -85,8 +105,8 @@ class NamespaceBench:
 
 
 @contextmanager
-def memory_bench() -> Iterator[Bench]:
-    bench = MemoryBench()
+def memory_bench(*, hooked: bool) -> Iterator[Bench]:
+    bench = MemoryBench(hooked=hooked)
     with Recorder(bench.make) as bench.recorder:
         bench.plug("d1")
         bench.plug("d2")
@@ -94,20 +114,29 @@ def memory_bench() -> Iterator[Bench]:
 
 
 @contextmanager
-def namespace_bench() -> Iterator[Bench]:
+def namespace_bench(*, hooked: bool) -> Iterator[Bench]:
     with running_lan(devices=2) as lan:
-        bench = NamespaceBench(lan)
-        lan.start_dnsmasq()
+        bench = NamespaceBench(lan, hooked=hooked)
+        lan.start_dnsmasq(hooked=hooked)
         with Recorder(bench.make, namespace=lan.lab.router_namespace) as bench.recorder:
             for dut in lan.lab.duts():
                 lan.start_dut(dut)
             yield bench
 
 
-BENCHES: dict[str, Callable] = {"memory": memory_bench, "namespaces": namespace_bench}
+BENCHES: dict[str, Callable] = {
+    "memory": partial(memory_bench, hooked=False),
+    "memory, hooked": partial(memory_bench, hooked=True),
+    "namespaces": partial(namespace_bench, hooked=False),
+    "namespaces, hooked": partial(namespace_bench, hooked=True),
+}
 
 
-@pytest.fixture(params=["memory", pytest.param("namespaces", marks=pytest.mark.namespaces)])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.namespaces if name.startswith("namespaces") else ()) for name in BENCHES
+    ]
+)
 def bench(request) -> Iterator[Bench]:
     with BENCHES[request.param]() as bench:
         yield bench
@@ -130,6 +159,19 @@ def test_a_new_device_is_told_by_its_lease_first_and_then_by_the_kernel(bench):
     seen_s, sighting = bench.recorder.wait_for(source="neighbours", mac=mac, ip=lease.ip)
     assert (sighting.port, sighting.reach, sighting.gone) == (port, "up", False)
     assert leased_s < seen_s + 1.0, "the kernel's word waits for the lease, on an idle machine"
+
+
+def test_the_vendor_class_comes_with_the_hook_and_the_arrival_once_with_or_without(bench):
+    settled(bench)
+    for name in ("d1", "d2"):
+        mac, _port = bench.who(name)
+        if bench.hooked:
+            _at_s, told = bench.recorder.wait_for(mac=mac, vendor_class=bench.vendor_class(name), timeout_s=30)
+            assert (told.source, told.hostname, told.client_id) == ("leases", f"dut-{name[1]}", f"01:{mac}")
+        said = bench.recorder.evidence(source="leases", mac=mac)
+        assert [one.arrived for one in said].count(True) == 1
+        assert [one for one in said if one.gone] == []
+        assert {one.vendor_class for one in said if not bench.hooked} <= {None}
 
 
 def test_a_pulled_cable_is_gone_at_once_and_back_when_plugged(bench):

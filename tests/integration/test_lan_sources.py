@@ -7,6 +7,7 @@ import pytest
 
 from dmpd.local_registry.source import LanDown, LanUp
 from dmpd.local_registry.sources import metrics
+from dmpd.local_registry.sources.lease_socket import LeaseSocket
 from dmpd.local_registry.sources.leases import LeaseSource
 from dmpd.local_registry.sources.neighbours import NeighbourSource
 from tests.support.lan import Recorder, running_lan
@@ -139,6 +140,41 @@ def test_a_released_lease_is_a_farewell(lan):
             recorder.wait_for(source="leases", mac=one.mac)
         lan.signal(dut.name, "USR2")  # udhcpc: release
         recorder.wait_for(source="leases", mac=dut.mac, gone=True, reach="down")
+
+
+def test_a_socket_whose_file_was_deleted_hears_again():
+    with running_lan() as lan:
+        lan.start_dnsmasq(hooked=True)
+        first, second = lan.lab.dut("d1"), lan.lab.dut("d2")
+
+        def make():
+            return [LeaseSource(lan.lease_file, socket=LeaseSocket(lan.lease_socket))]
+
+        with Recorder(make, namespace=lan.lab.router_namespace) as recorder:
+            lan.start_dut(first)
+            recorder.wait_for(mac=first.mac, vendor_class="dmpd-lab-d1", timeout_s=30)
+            lan.lease_socket.unlink()
+            wait_until(lan.lease_socket.exists, "made again", timeout_s=30)
+            lan.start_dut(second)
+            recorder.wait_for(mac=second.mac, vendor_class="dmpd-lab-d2", timeout_s=30)
+            lan.signal(second.name, "USR2")  # udhcpc: release
+            recorder.wait_for(mac=second.mac, gone=True, timeout_s=30)
+        assert [one.mac for one in recorder.evidence(arrived=True)] == [first.mac, second.mac]
+        assert [one.mac for one in recorder.evidence(gone=True)] == [second.mac]
+
+
+def test_a_hook_that_finds_nobody_costs_no_lease_and_no_word_of_dnsmasq():
+    with running_lan() as lan:
+        lan.start_dnsmasq(hooked=True)
+        with recorder_of(lan) as recorder:
+            for dut in lan.lab.duts():
+                lan.start_dut(dut)
+            for dut in lan.lab.duts():
+                _at_s, lease = recorder.wait_for(source="leases", mac=dut.mac, reach="up", timeout_s=30)
+                assert (lease.hostname, lease.vendor_class) == (dut.hostname, None)
+        lan.stop("dnsmasq")  # it waits for its script
+        assert "script" not in lan.log("dnsmasq")
+        assert not lan.lease_socket.exists()
 
 
 def test_an_interface_that_comes_later_is_a_lan_that_comes_up(lan):

@@ -156,9 +156,13 @@ class RunningLan:
     def lease_file(self) -> Path:
         return self.lab.lease_file
 
-    def start_dnsmasq(self) -> None:
-        """Start it, and wait until it opened its lease file."""
-        self._start("dnsmasq", self.lab.dnsmasq_command())
+    @property
+    def lease_socket(self) -> Path:
+        return self.lab.state_dir / "lease.sock"
+
+    def start_dnsmasq(self, *, hooked: bool = False) -> None:
+        """Start it, and wait until it opened its lease file; ``hooked`` = it runs ``lease_hook`` too."""
+        self._start("dnsmasq", self.lab.dnsmasq_command(self.lease_socket if hooked else None))
         deadline_s = time.monotonic() + 5
         while not self.lease_file.exists():
             assert time.monotonic() < deadline_s, self.log("dnsmasq")

@@ -1,9 +1,14 @@
-"""What the difference between two readings of the lease file says of devices. Pure; the clocks are passed in."""
+"""What the difference between two readings of the lease file says of devices, and what dnsmasq's script adds to it.
+
+Pure; the clocks are passed in.
+"""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dmpd.local_registry.source import Evidence
 from dmpd.local_registry.sources.lease_file import Lease
+from dmpd.local_registry.sources.lease_script import LeaseEvent
 
 NAME = "leases"
 
@@ -22,6 +27,8 @@ class LeaseBook:
       nor is a lease that lost its host name because another device came with the same one.
     - A lease that vanished before its end was given back: the device left. One that ran out says nothing for sure.
     - A file that was emptied or replaced is a file's misfortune, not the devices': nobody left.
+    - Who came and who left is for the file alone to say, the script only adds what the file does not have: dnsmasq
+      writes the file first and runs its scripts one by one, so that after many joins they are seconds late.
     """
 
     def __init__(self) -> None:
@@ -45,6 +52,19 @@ class LeaseBook:
                 left = trusted and (lease.expiry == 0 or wall_s < lease.expiry - 1)
                 found.append(_farewell(lease, now_s=now_s, left=left))
         return found
+
+    def hear(self, event: LeaseEvent, *, now_s: float) -> list[Evidence]:
+        """What a call of the script adds to its lease in the last reading; the file is to be read before.
+
+        Never a sign of life, never a farewell; nothing when the file has no such lease, or no longer.
+        """
+        lease = self._last.leases.get(event.ip) if self._last is not None else None
+        if lease is None or lease.mac != event.mac or event.action == "del":
+            return []
+        hostname = lease.hostname or event.hostname
+        if event.vendor_class is None and hostname == lease.hostname:
+            return []
+        return [replace(_evidence(lease, now_s=now_s, alive=False), hostname=hostname, vendor_class=event.vendor_class)]
 
     def known(self, *, now_s: float) -> list[Evidence]:
         """Everything of the last reading, without a word on who is alive."""

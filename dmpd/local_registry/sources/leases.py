@@ -1,7 +1,10 @@
-"""The dnsmasq lease file as a source of evidence: who has which address, name and client id, and who just renewed.
+"""dnsmasq's leases as a source of evidence: who has which address, name and client id, and who just renewed.
 
 The file is looked at ten times a second rather than watched: that works on every file system, for a file that is not
 there yet, is replaced or written over in place, and costs less than a system call per device and minute.
+
+Where dnsmasq runs ``lease_hook`` too, each of its datagrams is a reason to look at once, and adds what the file does
+not have: the vendor class.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from dmpd.local_registry.source import LanSignal
 from dmpd.local_registry.sources import metrics
 from dmpd.local_registry.sources.lease_book import NAME, LeaseBook, Reading
 from dmpd.local_registry.sources.lease_file import FILE_BYTES_MAX, parse
+from dmpd.local_registry.sources.lease_socket import LeaseSocket
 from dmpd.local_registry.sources.trouble import Trouble
 
 POLL_INTERVAL_S: Final = 0.1
@@ -24,7 +28,10 @@ _Signature = tuple[int, int, int]
 
 
 class LeaseSource:
-    """A ``LanSource`` over the lease file ``path``, which may be absent now or later. For one event loop."""
+    """A ``LanSource`` over the lease file ``path``, which may be absent now or later. For one event loop.
+
+    ``socket`` is where dnsmasq's script tells of leases; without one, the file says all.
+    """
 
     name: Final = NAME
 
@@ -32,11 +39,13 @@ class LeaseSource:
         self,
         path: Path,
         *,
+        socket: LeaseSocket | None = None,
         poll_interval_s: float = POLL_INTERVAL_S,
         now_s: Callable[[], float] = time.monotonic,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
+        self._socket = socket
         self._poll_interval_s = poll_interval_s
         self._now_s = now_s
         self._wall_s = wall_s
@@ -50,10 +59,14 @@ class LeaseSource:
         self._signature = None
         for signal in await self.dump():
             yield signal
-        while True:
-            for signal in self._look():
-                yield signal
-            await asyncio.sleep(self._poll_interval_s)
+        try:
+            while True:
+                for signal in self._turn():
+                    yield signal
+                await self._pause()
+        finally:
+            if self._socket is not None:
+                self._socket.close()
 
     async def dump(self) -> Sequence[LanSignal]:
         """All leases as last read; says nothing on who is alive."""
@@ -61,6 +74,20 @@ class LeaseSource:
 
     async def poke(self, *, ip: str, mac: str | None) -> None:
         """Nothing: a lease file cannot ask anybody."""
+
+    def _turn(self) -> list[LanSignal]:
+        """What is new. The datagrams are taken before the file is read, so that it has what they are about."""
+        events = self._socket.take() if self._socket is not None else []
+        found = self._look()
+        for event in events:
+            found += self._book.hear(event, now_s=self._now_s())
+        return found
+
+    async def _pause(self) -> None:
+        if self._socket is None:
+            await asyncio.sleep(self._poll_interval_s)
+        else:
+            await self._socket.wait(self._poll_interval_s)
 
     def _look(self) -> list[LanSignal]:
         """Read the file if it changed since the last look, and once more after that.

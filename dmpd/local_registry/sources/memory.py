@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from dmpd.local_registry.source import LanSignal
-from dmpd.local_registry.sources import lease_book, neighbour_table
+from dmpd.local_registry.source import Evidence, LanSignal
+from dmpd.local_registry.sources import lease_book, lease_hook, lease_script, neighbour_table
 from dmpd.local_registry.sources.kernel_events import (
     Forwarding,
     ForwardingGone,
@@ -23,6 +23,7 @@ from dmpd.local_registry.sources.kernel_events import (
 )
 from dmpd.local_registry.sources.lease_book import LeaseBook, Reading
 from dmpd.local_registry.sources.lease_file import Lease
+from dmpd.local_registry.sources.lease_script import Action, LeaseEvent
 from dmpd.local_registry.sources.neighbour_table import NeighbourTable
 
 LEASE_S: Final = 300
@@ -38,6 +39,7 @@ class MemoryDevice(Struct, kw_only=True):
     ip: str
     hostname: str
     port: str
+    vendor_class: str | None = None
     plugged: bool = False
     silent: bool = False
     """Plugged in, and dead: it answers nothing."""
@@ -45,9 +47,13 @@ class MemoryDevice(Struct, kw_only=True):
 
 
 class MemoryLan:
-    """The LAN. All methods are to be called on the event loop that consumes the sources."""
+    """The LAN. All methods are to be called on the event loop that consumes the sources.
 
-    def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    ``hooked`` = its dnsmasq runs ``lease_hook`` too.
+    """
+
+    def __init__(self, *, hooked: bool = False, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._hooked = hooked
         self._now_s = now_s
         self._devices: list[MemoryDevice] = []
         self._up = True
@@ -57,9 +63,9 @@ class MemoryLan:
         self._tell(LinkState(index=_LAN_INDEX, name=_LAN))
         self._tell(LinkState(index=2, name="wlan0", master=_LAN_INDEX))  # a port that is never without carrier
 
-    def add(self, mac: str, *, ip: str, hostname: str, port: str) -> MemoryDevice:
+    def add(self, mac: str, *, ip: str, hostname: str, port: str, vendor_class: str | None = None) -> MemoryDevice:
         """A new device, not plugged in yet, on a port of its own."""
-        device = MemoryDevice(mac=mac, ip=ip, hostname=hostname, port=port)
+        device = MemoryDevice(mac=mac, ip=ip, hostname=hostname, port=port, vendor_class=vendor_class)
         self._devices.append(device)
         self._tell(self._link_of(device))
         return device
@@ -80,8 +86,10 @@ class MemoryLan:
     def release(self, device: MemoryDevice) -> None:
         """It gives its lease back, as on an orderly shutdown."""
         device.leased = False
-        self._leases.pop(device.ip, None)
+        lease = self._leases.pop(device.ip, None)
         self._write()
+        if lease is not None:
+            self._run_script("del", lease)
 
     def lan_down(self) -> None:
         """Somebody takes the bridge down: the kernel forgets all its neighbours."""
@@ -108,8 +116,11 @@ class MemoryLan:
         expiry = max(int(time.time()), self._expiry_of(device)) + LEASE_S
         client_id = f"01:{device.mac}"
         lease = Lease(expiry=expiry, mac=device.mac, ip=device.ip, hostname=device.hostname, client_id=client_id)
+        renewed = device.ip in self._leases
         self._leases[device.ip] = lease
         self._write()
+        if not renewed:  # for a renewal dnsmasq runs no script, unless told so
+            self._run_script("add", lease, device.vendor_class)
         self._tell(Forwarding(bridge=_LAN_INDEX, port=self._index_of(device), mac=device.mac))
         self._tell(Neighbour(link=_LAN_INDEX, ip=device.ip, mac=device.mac, state="stale"))
 
@@ -136,6 +147,16 @@ class MemoryLan:
     def _write(self) -> None:
         self.leases.write(dict(self._leases))
 
+    def _run_script(self, action: Action, lease: Lease, vendor_class: str | None = None) -> None:
+        if not self._hooked:
+            return
+        environment = {b"DNSMASQ_VENDOR_CLASS": vendor_class.encode()} if vendor_class is not None else {}
+        words = [action, lease.mac or "", lease.ip, *([lease.hostname] if lease.hostname else [])]
+        datagram = lease_hook.datagram(words, environment)
+        event = None if datagram is None else lease_script.parse(datagram)
+        if event is not None:
+            self.leases.hear(event)
+
     def _tell(self, event: KernelEvent) -> None:
         self.neighbours.happen(event)
 
@@ -148,20 +169,29 @@ class MemoryLeases:
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._book = LeaseBook()
-        self._written: asyncio.Queue[Reading] = asyncio.Queue()
+        self._said: asyncio.Queue[Reading | LeaseEvent] = asyncio.Queue()
         self.write({})
 
     def write(self, leases: dict[str, Lease]) -> None:
         """The DHCP server wrote its file."""
-        self._written.put_nowait(Reading(file_id=1, leases=leases))
+        self._said.put_nowait(Reading(file_id=1, leases=leases))
+
+    def hear(self, event: LeaseEvent) -> None:
+        """The DHCP server ran its script."""
+        self._said.put_nowait(event)
 
     async def signals(self) -> AsyncIterator[LanSignal]:
         for signal in await self.dump():
             yield signal
         while True:
-            reading = await self._written.get()
-            for signal in self._book.update(reading, now_s=self._now_s(), wall_s=time.time()):
+            said = await self._said.get()
+            for signal in self._take(said):
                 yield signal
+
+    def _take(self, said: Reading | LeaseEvent) -> list[Evidence]:
+        if isinstance(said, Reading):
+            return self._book.update(said, now_s=self._now_s(), wall_s=time.time())
+        return self._book.hear(said, now_s=self._now_s())
 
     async def dump(self) -> Sequence[LanSignal]:
         return self._book.known(now_s=self._now_s())

@@ -6,6 +6,11 @@ troubles = counter(
     "dmpd_local_registry_source_troubles_total", "Times a LAN source could not read what it watches.", ("source",)
 )
 lease_lines_bad = gauge("dmpd_local_registry_lease_lines_bad", "Lines of the lease file that make no sense.")
+lease_datagrams = counter(
+    "dmpd_local_registry_lease_datagrams_total",
+    "Datagrams of dnsmasq's script received, by fate: taken, bad, oversized.",
+    ("fate",),
+)
 feed_overflows = counter(
     "dmpd_local_registry_neighbour_overflows_total", "Times the kernel's events came too fast; each ends in a resync."
 )

@@ -42,6 +42,10 @@ def test_programs_run_in_their_namespaces_and_in_the_foreground(tmp_path):
     dnsmasq = lab.dnsmasq_command()
     assert dnsmasq[:5] == [*inside, "dmpd-ab12-router", "/usr/bin/dnsmasq"]
     assert {"--keep-in-foreground", "--no-ping", "--port=0", f"--dhcp-leasefile={lab.lease_file}"} <= set(dnsmasq)
+    assert not [word for word in dnsmasq if "script" in word]
+    hooked = lab.dnsmasq_command(tmp_path / "lease.sock")
+    assert hooked[4:6] == ["/usr/bin/env", f"DMPD_LEASE_SOCKET={tmp_path / 'lease.sock'}"]
+    assert [word for word in hooked if word not in dnsmasq][2:] == [f"--dhcp-script={tmp_path / 'lease_hook.py'}"]
     dut = lab.dut_command("d1")
     assert dut[3:8] == ["dmpd-ab12-d1", "/usr/bin/busybox", "udhcpc", "-f", "-i"]
     assert "hostname:dut-1" in dut

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import socket
 from contextlib import aclosing
 
 import pytest
 from msgspec import structs
 
-from dmpd.local_registry.sources import metrics
+from dmpd.local_registry.sources import lease_hook, metrics
 from dmpd.local_registry.sources.lease_book import LeaseBook, Reading
 from dmpd.local_registry.sources.lease_file import Lease
+from dmpd.local_registry.sources.lease_socket import CHECK_INTERVAL_S, LeaseSocket
 from dmpd.local_registry.sources.leases import LeaseSource
+from tests.support.aio import async_test
 
 NOW_S, WALL_S = 50.0, 1_000_000.0
 
@@ -162,3 +165,51 @@ def test_what_is_no_file_is_a_trouble_and_no_exception(tmp_path, caplog, kind):
     path.rmdir() if kind == "folder" else path.unlink()
     path.write_text(LINE.format(expiry=100, n=1))
     assert len(source._look()) == 1
+
+
+class Clock:
+    now_s = 50.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_datagram_is_read_before_the_file_that_has_its_lease(tmp_path):
+    """The lease and its vendor class come in one turn, the arrival first; the socket may go and come."""
+    path, clock = tmp_path / "leases", Clock()
+    told = LeaseSocket(tmp_path / "lease.sock", now_s=clock)
+    source = LeaseSource(path, socket=told, now_s=clock)
+    path.write_text("")
+    assert source._turn() == []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        for n in (1, 2):
+            path.write_text("".join(LINE.format(expiry=100 * n, n=one) for one in range(1, n + 1)))
+            words = ["add", f"02:00:00:77:00:0{n}", f"10.77.1.{n}", f"dut-{n}"]
+            sender.sendto(lease_hook.datagram(words, {b"DNSMASQ_VENDOR_CLASS": b"acme"}), str(tmp_path / "lease.sock"))
+            found = [(one.ip, one.arrived, one.vendor_class) for one in source._turn()]
+            assert found[-2:] == [(f"10.77.1.{n}", True, None), (f"10.77.1.{n}", False, "acme")]
+            (tmp_path / "lease.sock").unlink()
+            clock.now_s += CHECK_INTERVAL_S
+            source._turn()
+    told.close()
+
+
+@async_test
+async def test_a_datagram_is_told_long_before_the_next_look(tmp_path):
+    path = tmp_path / "leases"
+    path.write_text("")
+    told = LeaseSocket(tmp_path / "lease.sock")
+    source = LeaseSource(path, socket=told, poll_interval_s=3600)
+    async with aclosing(source.signals()) as signals:
+        first = asyncio.create_task(anext(signals))
+        async with asyncio.timeout(30):
+            while not (tmp_path / "lease.sock").exists():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+        path.write_text(LINE.format(expiry=100, n=1))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            words = ["add", "02:00:00:77:00:01", "10.77.1.1"]
+            sender.sendto(lease_hook.datagram(words, {b"DNSMASQ_VENDOR_CLASS": b"acme"}), str(tmp_path / "lease.sock"))
+        async with asyncio.timeout(30):
+            assert (await first).arrived
+            assert (await anext(signals)).vendor_class == "acme"
+    assert not (tmp_path / "lease.sock").exists(), "who ends takes it away"

@@ -44,19 +44,20 @@ def datagram(arguments: list[str], environment: "os._Environ[bytes] | dict[bytes
 
 
 def main() -> None:
-    """Send it, or do not."""
+    """Send it.
+
+    Raises:
+        OSError: The socket is full, or nobody is there.
+    """
     content = datagram(sys.argv[1:], os.environb)
-    if content is None:
-        return
-    path = os.environ.get("DMPD_LEASE_SOCKET") or SOCKET
-    try:
+    if content is not None:
+        path = os.environ.get("DMPD_LEASE_SOCKET") or SOCKET
         socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK).sendto(content, path)
-    except OSError:  # full, or nobody there: the lease file has the lease
-        return
 
 
 if __name__ == "__main__":
     try:
         main()
     finally:
-        os._exit(0)  # whatever it was, dnsmasq goes on and has nothing to log; at once, for there is nothing to flush
+        # At once, without a word and as a success, whatever it was: dnsmasq goes on, and the lease file has the lease.
+        os._exit(0)

@@ -194,6 +194,26 @@ def test_a_datagram_is_read_before_the_file_that_has_its_lease(tmp_path):
     told.close()
 
 
+def test_a_lease_and_its_datagram_that_come_within_a_turn_are_both_told(tmp_path, monkeypatch):
+    path = tmp_path / "leases"
+    path.write_text("")
+    told = LeaseSocket(tmp_path / "lease.sock")
+    source = LeaseSource(path, socket=told)
+    source._turn()
+    take = told.take
+
+    def take_late():
+        path.write_text(LINE.format(expiry=100, n=1))
+        words = ["add", "02:00:00:77:00:01", "10.77.1.1"]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(lease_hook.datagram(words, {b"DNSMASQ_VENDOR_CLASS": b"acme"}), str(tmp_path / "lease.sock"))
+        return take()
+
+    monkeypatch.setattr(told, "take", take_late)
+    assert [(one.arrived, one.vendor_class) for one in source._turn()] == [(True, None), (False, "acme")]
+    told.close()
+
+
 @async_test
 async def test_a_datagram_is_told_long_before_the_next_look(tmp_path):
     path = tmp_path / "leases"

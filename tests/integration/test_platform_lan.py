@@ -37,11 +37,12 @@ class LanUnderTest:
     def rows(self) -> dict[str, dict[str, str]]:
         """Open sessions by host name."""
         found = self.lab.query(
-            "SELECT i.hostname, d.session::text, d.state, d.esn, i.mac, i.ip4 FROM device_session d "
+            "SELECT i.hostname, d.session::text, d.state, d.esn, i.mac, i.ip4, i.vendor_class "
+            "FROM device_session d "
             "JOIN device_interface i USING (rae, session) WHERE d.rae = %s AND d.closed_at IS NULL AND i.place = 0",
             RAE,
         )
-        names = ("session", "state", "esn", "mac", "ip")
+        names = ("session", "state", "esn", "mac", "ip", "vendor_class")
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
 
     def sessions(self) -> set[str]:
@@ -135,7 +136,8 @@ def test_the_daemon_has_no_privileges(lan):
 def test_a_row_has_what_the_device_is(lan):
     told = lan.ask_all()
     for name, dut in told.items():
-        lan.until_row(name, mac=dut["mac"], esn=dut["esn"], ip=dut["ip"])
+        vendor_class = f"dmpd-lab-{name}"
+        lan.until_row(name, mac=dut["mac"], esn=dut["esn"], ip=dut["ip"], vendor_class=vendor_class)
     assert len(told) == DUTS
 
 

@@ -66,8 +66,8 @@ class Presence:
 
     @property
     def is_present(self) -> bool:
-        """Judged to be there and awake, and nothing says otherwise."""
-        return self._judged in ("online", "standby") and self._down_since_s is None
+        """Judged to be there, and nothing says otherwise: who sleeps does not answer, and is there all the same."""
+        return self._judged == "asleep" or (self._judged in ("online", "standby") and self._down_since_s is None)
 
     def observe(self, evidence: Evidence, now_s: float) -> None:
         """Take in one sighting."""

@@ -73,6 +73,20 @@ def test_power_names_the_kind_of_presence() -> None:
     assert one.state == "asleep"
 
 
+def test_who_sleeps_is_there_and_who_does_not_answer_may_not_be() -> None:
+    one = presence()
+    one.observe(says(reach="up", power="on"), 1.0)
+    assert one.is_present
+    one.observe(says(reach="down"), 2.0)
+    assert not one.is_present
+    one.observe(says(reach="up", power="asleep"), 3.0)
+    one.observe(says(reach="down"), 4.0)
+    assert one.is_present
+    one.observe(says(reach="up", power="on"), 5.0)
+    one.observe(says(gone=True), 6.0)
+    assert not one.is_present
+
+
 def test_restart_is_unknown_only_if_not_seen_within_the_restart_grace() -> None:
     seen, unseen = presence("online"), presence("online")
     seen.observe(says(reach="up"), 5.0)

@@ -135,13 +135,16 @@ class SsdpBook:
     def described(
         self, description: Description, app: DialApp | None, *, mac: str, from_dial: bool, now_s: float
     ) -> list[Evidence]:
-        """Take in what ``mac`` answered when asked for a description; the one its DIAL service names counts most."""
+        """Take in what ``mac`` answered when asked for a description; the one its DIAL service names counts most.
+
+        It says nothing of who is alive: it took its time, and the device may have another MAC by now.
+        """
         speaker = self._speakers.get(mac)
         if speaker is None or (speaker.from_dial and not from_dial):
             return []
         speaker.description, speaker.from_dial = description, from_dial
         speaker.app = app or speaker.app
-        return self._tell(mac, speaker, now_s)
+        return self._tell(mac, speaker, now_s, reach=None)
 
     def wants_description(self, message: SsdpMessage, mac: str) -> bool:
         """Whether the description that ``message`` points to is worth asking for: DIAL's, or any if there is none."""
@@ -193,14 +196,14 @@ class SsdpBook:
             if speaker.told is not None:
                 yield _evidence(mac, speaker.told, seen_at_s=speaker.told_s, reach=None)
 
-    def _tell(self, mac: str, speaker: _Speaker, now_s: float) -> list[Evidence]:
+    def _tell(self, mac: str, speaker: _Speaker, now_s: float, *, reach: Reach | None = "up") -> list[Evidence]:
         facts = speaker.facts()
         if facts != speaker.told and speaker.news.take(now_s):
             speaker.told = facts
         elif speaker.told is None or now_s - speaker.told_s < SIGN_INTERVAL_S:
             return []
         speaker.told_s = now_s
-        return [_evidence(mac, speaker.told, seen_at_s=now_s, reach="up")]
+        return [_evidence(mac, speaker.told, seen_at_s=now_s, reach=reach)]
 
 
 def _evidence(mac: str, facts: _Facts, *, seen_at_s: float, reach: Reach | None) -> Evidence:

@@ -123,6 +123,7 @@ def test_descriptions_add_names_and_that_of_dial_counts_most():
     book = SsdpBook()
     heard(book, 0.0, message(target=ROOT_TARGET, uuid="root"))
     (said,) = book.described(Description(name="R", model="M1"), None, mac=MAC, from_dial=False, now_s=1.0)
+    assert (said.reach, said.power) == (None, None), "its device may have gone since it was asked"
     assert (said.name, said.model, said.esn_source) == ("R", "M1", None)
     app = DialApp(name="Netflix", state="running")
     dial = Description(name="D", manufacturer="Aster", model="M2", udn="u")

@@ -9,6 +9,9 @@ from dmpd.lab.observation import LanDevice, percentile
 from dmpd.lab.patience import Patience
 
 _LAN_S: Final = 60.0
+DHCP_TO_ROW_MAX_S: Final = 2.0
+OFFLINE_MAX_S: Final = 20.0
+BACK_MAX_S: Final = 3.0
 _JOIN_POLL_S: Final = 0.02
 """Rows are looked at so often while devices join, because what they say first is what counts."""
 
@@ -59,6 +62,7 @@ class LanDemo:
         if high_s is not None:
             self._report.dhcp_to_row_p99_s = round(high_s, 3)
             self._patience.say(f"DHCP ACK → row: p99 {high_s * 1000:.0f} ms, {len(took_s)} devices")
+            self._judge_limit("DHCP ACK → row, p99", high_s, DHCP_TO_ROW_MAX_S)
 
     def all_online(self) -> None:
         """Every device is online under an ESN; how many are goes to the report."""
@@ -71,6 +75,8 @@ class LanDemo:
         self._report.offline_s = self._until(f"{dut.name} unplugged is offline", dut, state="offline")
         self._lan.plug(dut.name)
         self._report.back_s = self._until(f"{dut.name} plugged in is online", dut, state="online")
+        self._judge_limit("unplugged → offline", self._report.offline_s, OFFLINE_MAX_S)
+        self._judge_limit("plugged in → online", self._report.back_s, BACK_MAX_S)
 
     def swaps(self) -> None:
         """Another MAC, and another ESN: the same device session each time."""
@@ -104,6 +110,10 @@ class LanDemo:
     def now(self) -> Mapping[str, LanDevice]:
         """What the database says, by host name; nothing while it does not answer."""
         return {one.hostname: one for one in self._ask_devices()}
+
+    def _judge_limit(self, what: str, measured_s: float | None, limit_s: float) -> None:
+        if measured_s is not None and measured_s > limit_s:
+            self._report.failures.append(f"{what}: {measured_s:.1f} s, more than {limit_s:g} s")
 
     def _ask_devices(self) -> Sequence[LanDevice]:
         try:

@@ -1,6 +1,7 @@
 """A real LAN, from the DHCP server's acknowledgement to the database row: 12 and 100 devices. As root; five minutes."""
 
-import math
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import psycopg
 
 from dmpd.lab import lan_parts
 from dmpd.lab.duts import control
+from dmpd.lab.lan import LAN_INTERFACE
+from dmpd.lab.lan_tools import LanLabError, in_namespace
 from dmpd.model.topics import info_topic
 from dmpd.runtime.kafka_reader import TopicReader
 from tests.bench.report import Figure, figure, publish
@@ -23,10 +26,59 @@ RAE = lan_parts.RAE
 JOINS = 100
 ROUNDS = 10
 DEATHS = 6
+_ETH_P_ALL = 3
+_SO_TIMESTAMPNS = 35
+_DHCP_ACK = b"\x63\x82\x53\x63\x35\x01\x05"
+"""The cookie, and the first option: message type (53), one byte, ACK (5)."""
+_DEAF_AND_DUMB = (
+    "ip link set eth0 arp off && nft add table inet dead && "
+    "nft add chain inet dead out '{ type filter hook output priority 0; policy drop; }' && "
+    "nft add chain inet dead in '{ type filter hook input priority 0; policy drop; }'"
+)
 ROWS = (
     "SELECT d.session::text, i.mac, d.state, d.esn, extract(epoch FROM d.applied_at)::float8 FROM device_session d "
     "JOIN device_interface i USING (rae, session) WHERE d.rae = %s AND i.place = 0 AND d.closed_at IS NULL"
 )
+
+
+class AckWatcher:
+    """Sees the DHCP server's ACKs leave the router: MAC → when the kernel sent the first one, seconds since 1970."""
+
+    def __init__(self, lab: LabUnderTest) -> None:
+        self.first_s: dict[str, float] = {}
+        self._socket = in_namespace(lan_parts.lan_of(lab.folder).router_namespace, _packet_socket)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                frame, ancillary, _flags, _from = self._socket.recvmsg(2048, 64)
+            except OSError:  # closed
+                return
+            mac = acknowledged(frame)
+            if mac is not None:
+                seconds, nanoseconds = struct.unpack("qq", ancillary[0][2][:16])
+                self.first_s.setdefault(mac, seconds + nanoseconds / 1e9)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _packet_socket() -> socket.socket:
+    found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+    found.bind((LAN_INTERFACE, _ETH_P_ALL))
+    found.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return found
+
+
+def acknowledged(frame: bytes) -> str | None:
+    """The MAC to which this Ethernet frame says DHCPACK; None if it is anything else."""
+    udp = 14 + (frame[14] & 0x0F) * 4 if len(frame) > 300 and frame[12:14] == b"\x08\x00" else 0
+    dhcp = udp + 8
+    if not udp or frame[udp : udp + 4] != b"\x00\x43\x00\x44" or frame[dhcp + 236 : dhcp + 243] != _DHCP_ACK:
+        return None
+    return ":".join(f"{byte:02x}" for byte in frame[dhcp + 28 : dhcp + 34])
 
 
 class Watcher:
@@ -70,23 +122,25 @@ class Watcher:
 
 
 @contextmanager
-def watched(devices: int) -> Iterator[tuple[LabUnderTest, Watcher]]:
+def watched(devices: int) -> Iterator[tuple[LabUnderTest, Watcher, AckWatcher]]:
     with running_lab("--lan", "--devices", str(devices)) as lab:
+        acks = AckWatcher(lab)
         watcher = Watcher(lab)
         try:
-            yield lab, watcher
+            yield lab, watcher, acks
         finally:
+            acks.close()
             watcher.close()
 
 
 def duts(lab: LabUnderTest) -> dict[str, dict[str, Any]]:
     try:
         return control.ask(lab.folder.duts_socket, "list")
-    except lan_parts.LanLabError:  # they are just being switched on
+    except LanLabError:  # they are just being switched on
         return {}
 
 
-def joins(lab: LabUnderTest, watcher: Watcher, devices: int) -> tuple[list[float], list[float]]:
+def joins(lab: LabUnderTest, watcher: Watcher, acks: AckWatcher, devices: int) -> tuple[list[float], list[float]]:
     """ACK → published and ACK → row of at least ``JOINS`` devices that were never seen before, seconds."""
     leased: dict[str, float] = {}
 
@@ -108,8 +162,11 @@ def joins(lab: LabUnderTest, watcher: Watcher, devices: int) -> tuple[list[float
         until(all_rows, "all new devices have a row", 60)
     sessions = {row[1]: row[0] for row in reversed(watcher.history)}
     published = first_published(lab)
-    rows = [(watcher.first(lambda _s, mac, *_: mac == one) or math.inf) - at_s for one, at_s in leased.items()]  # noqa: B023
-    return [published[sessions[mac]] - at_s for mac, at_s in leased.items()], rows
+    row_s: dict[str, float] = {}
+    for _session, mac, _state, _esn, at_s in watcher.history:
+        row_s.setdefault(mac, at_s)
+    acked = acks.first_s
+    return [published[sessions[mac]] - acked[mac] for mac in leased], [row_s[mac] - acked[mac] for mac in leased]
 
 
 def first_published(lab: LabUnderTest) -> dict[str, float]:
@@ -164,7 +221,7 @@ def deaths(lab: LabUnderTest, watcher: Watcher) -> list[float]:
     died: dict[str, float] = {}
     for name, told in list(duts(lab).items())[:DEATHS]:
         time.sleep(7)  # not a wait: the moments are to differ
-        done = lab.lab("sh", name, "--", "ip", "link", "set", "eth0", "arp", "off")
+        done = lab.lab("sh", name, "--", "sh", "-c", _DEAF_AND_DUMB)
         assert done.returncode == 0, done.stderr
         died[told["mac"]] = time.time()
     return [
@@ -196,8 +253,8 @@ def tail(name: str, values: list[float], bar: str) -> list[Figure]:
 def main() -> None:
     figures: list[Figure] = []
     for devices in (12, 100):
-        with watched(devices) as (lab, watcher):
-            published, rows = joins(lab, watcher, devices)
+        with watched(devices) as (lab, watcher, acks):
+            published, rows = joins(lab, watcher, acks, devices)
             figures += tail(f"ack_to_published/{devices}", published, "p99 <= 1 s")
             figures += tail(f"ack_to_row/{devices}", rows, "p99 <= 2 s")
             offline, back = cables(lab, watcher)

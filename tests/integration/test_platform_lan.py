@@ -1,6 +1,8 @@
 """The whole platform over a real LAN: what happens to a device, or to the router, is what the rows say."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.services, pytest.mark.namespaces, pytest.mark.timeout(
 
 DUTS = 8
 """Several, because one that goes and returns twice in a few minutes is flapping: each test has its own."""
+NOBODY = 65534
 RAE = lan_parts.RAE
 DAEMON = "local-registry-lan"
 ROW_S = 30.0
@@ -131,6 +134,12 @@ def test_the_daemon_has_no_privileges(lan):
         "CapAmb": 0,
     }
     assert status["NoNewPrivs"] == "1"
+    # A checkout that is closed to nobody (under /root) leaves it its uid, the rest holds there as well.
+    as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable]
+    is_open = (
+        subprocess.run([*as_nobody, "-c", "import dmpd"], cwd="/", capture_output=True, check=False).returncode == 0
+    )
+    assert set(status["Uid"].split()) == ({str(NOBODY)} if is_open else {"0"})
 
 
 def test_a_row_has_what_the_device_is(lan):
@@ -309,6 +318,7 @@ def test_what_is_not_there_is_said_so(lan):
     for words, said in (
         (("unplug", "d9"), "there is no DUT d9; there are d1"),
         (("sh", "d9"), "there is no DUT d9"),
+        (("swap-esn", "d1", "AB"), "an ESN is 4 to 128 of"),
         (("up", "--lan", "--no-lan"), "not allowed with"),
         (("up", "--lan", "--devices", "251"), "expected 1 to 250 devices on the LAN"),
     ):

@@ -6,6 +6,7 @@ It speaks like a TV with Netflix: SSDP for MDX (the ESN is in the USN) and for D
 """
 
 import base64
+import re
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -18,6 +19,7 @@ WAKE_PORT: Final = 9
 MDX_TARGET: Final = "urn:mdx-netflix-com:service:target:3"
 DIAL_TARGET: Final = "urn:dial-multiscreen-org:service:dial:1"
 APPS: Final = ("Netflix", "YouTube")
+_ESN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{3,127}")
 _MAX_AGE_S: Final = 1800
 _WAKE_TIMEOUT_S: Final = 10
 _MAKERS: Final = (("Aster", "A-7100"), ("Borealis", "Polar 55"), ("Cirrus", "C2"))
@@ -143,6 +145,11 @@ def new_device(number: int, mac: str) -> Device:
 def esn_of(number: int, generation: int) -> str:
     """An ESN of the lab, another one per generation."""
     return f"LABTV-{number:04d}-{generation:04d}"
+
+
+def is_esn(text: str) -> bool:
+    """Whether the Local Registry would take ``text`` for an ESN."""
+    return _ESN.fullmatch(text) is not None
 
 
 def random_mac(number: int, generation: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dmpd.lab import lan_tools as tools
 from dmpd.lab.duts.control import COMMANDS
-from dmpd.lab.duts.device import Device, esn_of, new_device, random_mac
+from dmpd.lab.duts.device import Device, esn_of, is_esn, new_device, random_mac
 from dmpd.lab.duts.dhcp_client import DhcpClient
 from dmpd.lab.duts.responder import Responder
 from dmpd.lab.lan import Dut, LanLab
@@ -58,7 +58,13 @@ class Member:
         self.responder.announce(alive=True)
 
     def swap_esn(self, esn: str | None = None) -> None:
-        """Another ESN on the same hardware, the next one if none is given; told to everybody at once."""
+        """Another ESN on the same hardware, the next one if none is given; told to everybody at once.
+
+        Raises:
+            LanLabError: It is none.
+        """
+        if esn is not None and not is_esn(esn):
+            raise LanLabError(f"an ESN is 4 to 128 of A-Z a-z 0-9 . _ = + -, got {esn!r}")
         self._next_esn(esn)
         self.responder.announce(alive=True)
 

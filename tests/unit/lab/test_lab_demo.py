@@ -173,6 +173,7 @@ def test_without_a_lan_no_cable_is_pulled(platform):
         ({"start_duts": lambda: None}, "rows of 5 devices of the LAN"),
         ({"lan_devices": list}, "5 devices of the LAN online"),
         ({"unplug": lambda name: None}, "d1 unplugged is offline"),
+        ({"applied_at_s": 1003.5}, "DHCP ACK → row, p99: 3.5 s, more than 2 s"),
         ({"swap_mac": lambda device: {"mac": "other"}}, "d2 with another MAC is the same device"),
         ({"swap_esn": lambda device: {"esn": "other"}}, "d3 with another ESN is the same device"),
         ({"sleep": lambda device: device}, "d4 switched off is asleep"),
@@ -187,6 +188,32 @@ def test_what_does_not_hold_is_named(platform, breaks, said):
     report = run_demo(platform)
     assert not report.held
     assert any(said in failure for failure in report.failures), report.failures
+
+
+@pytest.mark.parametrize(
+    ("act", "state", "slow_s", "said"),
+    [
+        ("unplug", "offline", 25.0, "unplugged → offline: 25."),
+        ("plug", "online", 5.0, "plugged in → online: 5."),
+    ],
+)
+def test_a_slow_row_is_named(platform, act, state, slow_s, said):
+    """The row says it only when that much time has passed."""
+    devices, clock = platform.devices, platform.clock
+    asked_s = []
+
+    def change_later(name):
+        asked_s.append(clock.now_s)
+
+    def rows_now():
+        if asked_s and clock.now_s - asked_s[0] >= slow_s:
+            devices["d1"]["state"] = state
+        return FakePlatform.lan_devices(platform)
+
+    setattr(platform, act, change_later)
+    platform.lan_devices = rows_now
+    report = run_demo(platform)
+    assert any(failure.startswith(said) for failure in report.failures), report.failures
 
 
 def test_a_device_that_became_another_session_is_named(platform):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmpd.lab.duts.device import DIAL_TARGET, MDX_TARGET, esn_of, new_device, random_mac
+from dmpd.lab.duts.device import DIAL_TARGET, MDX_TARGET, esn_of, is_esn, new_device, random_mac
 from dmpd.local_registry.sources.dial_description import parse_app, parse_description
 from dmpd.local_registry.sources.oui import is_local
 from dmpd.local_registry.sources.ssdp_message import parse, search
@@ -105,3 +105,11 @@ def test_made_up_macs_differ_and_say_that_they_are():
     macs = {random_mac(number, generation) for number in range(1, 251) for generation in range(1, 400)}
     assert len(macs) == 250 * 399
     assert all(is_local(mac) for mac in macs)
+
+
+@pytest.mark.parametrize("esn", [esn_of(250, 9999), "AB", "ABCD", "no space", "ü123", "A" * 128, "A" * 129, ""])
+def test_what_is_an_esn_here_is_one_to_the_local_registry(device, esn):
+    device.esn = esn
+    datagrams = device.answers(search(MDX_TARGET, host=IP, wait_s=None), IP)
+    (said,) = heard(datagrams)
+    assert is_esn(esn) == (said is not None and said.esn == esn)

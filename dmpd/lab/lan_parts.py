@@ -124,6 +124,13 @@ class LanParts:
         (self._folder.lan / "local-registry.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         os.chown(self._folder.lan, self._uid, self._uid)
 
+    @property
+    def remark(self) -> str | None:
+        """What somebody who knows RAEs would wonder about."""
+        if self._uid == _NOBODY:
+            return None
+        return f"RAE {RAE} runs as root without capabilities, not as nobody: this checkout is closed to others"
+
     @cached_property
     def _uid(self) -> int:
         """Whose process the Local Registry is: nobody's, or our own if this checkout is closed to nobody."""

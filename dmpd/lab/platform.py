@@ -262,6 +262,8 @@ class Lab:
             self._start_lan(self._lan)
 
     def _start_lan(self, lan: LanParts) -> None:
+        if lan.remark is not None:
+            self._say(lan.remark)
         with self.step(f"RAE {lan_parts.RAE} on the LAN"):
             lan.write_config(mosquitto_port=self.info.mosquitto_port, authority=self.authority)
             for part in lan_parts.PARTS:

@@ -5,9 +5,9 @@ Programs do not import each other, so the lab's room only names what it needs; h
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from dmpd.cli.this_lab import stores_of
 from dmpd.cli.verification import verify
 from dmpd.cloud_registry.figures import Figures
 from dmpd.lab import lan_parts
@@ -17,10 +17,9 @@ from dmpd.lab.observation import DatabaseTotals, EdgeTotals, LanDevice
 from dmpd.lab.observer import KafkaOffsets, Observer, Probes
 from dmpd.lab.platform import DATABASE, Lab
 from dmpd.lab.server import ServerError
-from dmpd.lab.state import serial
 from dmpd.lab.status import daemon_status
 from dmpd.lab.tally import KafkaTally
-from dmpd.local_registry.store import DATABASE_NAME, StoreError
+from dmpd.local_registry.store import StoreError
 from dmpd.runtime import kafka_admin
 from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.kafka import KafkaUnreachableError
@@ -135,7 +134,7 @@ class LabJudge:
         try:
             with contextlib.closing(connect(settings, application="dmpd-lab")) as connection:
                 connection.autocommit = True
-                found = verify(stores(self._lab), connection, wait_s=_VERIFY_WAIT_S, complete=True)
+                found = verify(stores_of(self._lab.folder), connection, wait_s=_VERIFY_WAIT_S, complete=True)
         except (DatabaseUnreachableError, StoreError) as error:
             raise ServerError(f"verify: {error}") from error
         return Verdict(
@@ -148,10 +147,3 @@ class LabJudge:
                 for each in found.differences[:_DIFFERENCES_SAID_MAX]
             ],
         )
-
-
-def stores(lab: Lab) -> dict[str, Path]:
-    """The database file that every RAE of this lab must have, by serial."""
-    serials = [serial(number) for number in range(1, lab.info.raes + 1)]
-    found = {one: lab.folder.simulate / one / DATABASE_NAME for one in serials}
-    return {**found, lan_parts.RAE: lab.folder.lan / DATABASE_NAME} if lab.info.lan else found

@@ -19,8 +19,13 @@ def config() -> Path | None:
 def stores() -> dict[str, Path]:
     """The databases that its RAEs must have, by serial; empty = no lab runs."""
     folder = LabFolder()
+    return stores_of(folder) if folder.is_locked() else {}
+
+
+def stores_of(folder: LabFolder) -> dict[str, Path]:
+    """The database that every RAE of the lab in ``folder`` must have, by serial, whether it is there or not."""
     info = folder.read_info()
-    if info is None or not folder.is_locked():
+    if info is None:
         return {}
     serials = [serial(number) for number in range(1, info.raes + 1)]
     found = {one: folder.simulate / one / DATABASE_NAME for one in serials}

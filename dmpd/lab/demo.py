@@ -107,7 +107,7 @@ class Demo:
         started_s = self._started_s
         expected = self.report.devices + (self._lab.info.duts if self._lan is not None else 0)
         took_s = self._patience.until("first row", lambda: self._rows_now() > 0, _ROWS_S, since_s=started_s)
-        self._judge_limit("first row", took_s, FIRST_ROW_MAX_S, "s")
+        self._patience.judge("first row", took_s, FIRST_ROW_MAX_S, "s")
         self._patience.until("all rows", lambda: self._rows_now() >= expected, _ROWS_S, since_s=started_s)
 
     def _quiet(self) -> None:
@@ -124,13 +124,9 @@ class Demo:
             self.report.failures.append("no change became a row while nothing was broken")
             return
         self.report.p50_ms, self.report.p99_ms = round(middle, 1), round(high, 1)
-        self._judge_limit("change → row, p50", middle, P50_MAX_MS, "ms")
-        self._judge_limit("change → row, p99", high, P99_MAX_MS, "ms")
+        self._patience.judge("change → row, p50", middle, P50_MAX_MS, "ms")
+        self._patience.judge("change → row, p99", high, P99_MAX_MS, "ms")
         self._say(f"change → row without faults: p50 {middle:.0f} ms, p99 {high:.0f} ms, {len(delays_ms)} rows")
-
-    def _judge_limit(self, what: str, measured: float | None, limit: float, unit: str) -> None:
-        if measured is not None and measured > limit:
-            self.report.failures.append(f"{what}: {measured:.1f} {unit}, more than {limit:g} {unit}")
 
     def _kill(self, part: str) -> None:
         try:

@@ -62,7 +62,7 @@ class LanDemo:
         if high_s is not None:
             self._report.dhcp_to_row_p99_s = round(high_s, 3)
             self._patience.say(f"DHCP ACK → row: p99 {high_s * 1000:.0f} ms, {len(took_s)} devices")
-            self._judge_limit("DHCP ACK → row, p99", high_s, DHCP_TO_ROW_MAX_S)
+            self._patience.judge("DHCP ACK → row, p99", high_s, DHCP_TO_ROW_MAX_S, "s")
 
     def all_online(self) -> None:
         """Every device is online under an ESN; how many are goes to the report."""
@@ -75,8 +75,8 @@ class LanDemo:
         self._report.offline_s = self._until(f"{dut.name} unplugged is offline", dut, state="offline")
         self._lan.plug(dut.name)
         self._report.back_s = self._until(f"{dut.name} plugged in is online", dut, state="online")
-        self._judge_limit("unplugged → offline", self._report.offline_s, OFFLINE_MAX_S)
-        self._judge_limit("plugged in → online", self._report.back_s, BACK_MAX_S)
+        self._patience.judge("unplugged → offline", self._report.offline_s, OFFLINE_MAX_S, "s")
+        self._patience.judge("plugged in → online", self._report.back_s, BACK_MAX_S, "s")
 
     def swaps(self) -> None:
         """Another MAC, and another ESN: the same device session each time."""
@@ -110,10 +110,6 @@ class LanDemo:
     def now(self) -> Mapping[str, LanDevice]:
         """What the database says, by host name; nothing while it does not answer."""
         return {one.hostname: one for one in self._ask_devices()}
-
-    def _judge_limit(self, what: str, measured_s: float | None, limit_s: float) -> None:
-        if measured_s is not None and measured_s > limit_s:
-            self._report.failures.append(f"{what}: {measured_s:.1f} s, more than {limit_s:g} s")
 
     def _ask_devices(self) -> Sequence[LanDevice]:
         try:

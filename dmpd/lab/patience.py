@@ -48,6 +48,11 @@ class Patience:
         self.say(f"{what}: {took_s:.1f} s")
         return took_s
 
+    def judge(self, what: str, measured: float | None, limit: float, unit: str) -> None:
+        """A measured value above its limit is a failure. None = not measured, which is a failure of its own already."""
+        if measured is not None and measured > limit:
+            self.report.failures.append(f"{what}: {measured:.1f} {unit}, more than {limit:g} {unit}")
+
     def pause(self, poll_s: float = _POLL_S) -> None:
         if self._stop_requested():
             raise LabInterruptedError

@@ -17,7 +17,8 @@ from dmpd.lab import lan_parts
 from dmpd.lab.duts import control
 from dmpd.lab.lan import LAN_INTERFACE
 from dmpd.lab.lan_tools import LanLabError, in_namespace
-from dmpd.model.topics import info_topic
+from dmpd.lab.observation import percentile
+from dmpd.model.topics import parse_topic
 from dmpd.runtime.kafka_reader import TopicReader
 from tests.bench.report import Figure, figure, publish
 from tests.support.platform import LabUnderTest, running_lab, until
@@ -176,12 +177,11 @@ def first_published(lab: LabUnderTest) -> dict[str, float]:
     try:
         while batch := reader.read(2.0, 10_000):
             for record in batch:
-                session = (record.key or b"").decode().split("/")[3]
+                session = parse_topic((record.key or b"").decode()).session
                 received = dict(record.headers)["mqtt-received-at"].decode()
                 found.setdefault(session, datetime.fromisoformat(received).timestamp())
     finally:
         reader.close()
-    assert info_topic(RAE, "x").split("/")[3] == "x"
     return found
 
 
@@ -234,10 +234,6 @@ def resident_mib(lab: LabUnderTest) -> float:
     pid = next(part.pid for part in lab.supervisor.states() if part.name == "local-registry-lan")
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
-
-
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def tail(name: str, values: list[float], bar: str) -> list[Figure]:

@@ -128,8 +128,8 @@ async def test_nobody_waits_where_nobody_is_told_to(tmp_path):
         assert time.monotonic() - began_s < WAIT_S
 
 
-async def swap_mac(one: Rig) -> str:
-    """A device goes, and comes back under another MAC with its ESN; returns its session before."""
+async def known_and_unplugged(one: Rig) -> str:
+    """A device comes, is known by its ESN, and its cable is pulled; returns its session."""
     old = one.device(1, esn="SIMTV-0001")
     one.lan.plug(old)
     await one.until(lambda: one.esns() == ["SIMTV-0001"])
@@ -138,6 +138,12 @@ async def swap_mac(one: Rig) -> str:
     await one.until(lambda: one.engine.registry.devices[session].record.interfaces[0].port == "lan1")
     one.lan.unplug(old)
     await one.until(lambda: one.engine.registry.devices[session].record.state == "offline")
+    return session
+
+
+async def swap_mac(one: Rig) -> str:
+    """A device goes, and comes back under another MAC with its ESN; returns its session before."""
+    session = await known_and_unplugged(one)
     identity = one.engine.registry.identity
     await one.until(lambda: time.monotonic() - identity._seen_s[session] > GRACE_S)
     one.lan.plug(one.device(2, esn="SIMTV-0001"))
@@ -162,13 +168,7 @@ async def test_a_known_device_under_a_new_mac_keeps_its_session_and_makes_no_oth
 @async_test
 async def test_another_mac_in_a_pulled_cables_place_is_the_same_device_at_once(tmp_path):
     async with rig(tmp_path, grace_s=60.0) as one:
-        before = one.device(1, esn="SIMTV-0001")
-        one.lan.plug(before)
-        await one.until(lambda: one.esns() == ["SIMTV-0001"])
-        (session,) = one.engine.registry.devices
-        await one.until(lambda: one.engine.registry.devices[session].record.interfaces[0].port == "lan1")
-        one.lan.unplug(before)
-        await one.until(lambda: one.engine.registry.devices[session].record.state == "offline")
+        session = await known_and_unplugged(one)
         one.lan.plug(one.device(2, esn="SIMTV-0001"))
         await one.until(lambda: one.engine.registry.devices[session].record.state == "online")
         assert (list(one.engine.registry.devices), one.sessions_made) == ([session], 1)

@@ -27,6 +27,8 @@ class DhcpClient:
         self._command = command
         self._on_lease = on_lease
         self._process: asyncio.subprocess.Process | None = None
+        self._restart = False
+        """Whether the client that runs is to end for the next one's sake."""
         self.leased_at: float | None = None
         """Time of the last acknowledgement, seconds since 1970."""
 
@@ -34,8 +36,6 @@ class DhcpClient:
         while True:
             await self._live()
             await asyncio.sleep(_RESTART_S if not self._restart else 0)
-
-    _restart = False
 
     def ask_again(self) -> None:
         """End the client that runs; the next one starts at once, knows nothing, and asks."""

@@ -26,6 +26,7 @@ class LeaseBook:
     - A new or renewed lease is a sign of life: its device just talked to us. The first reading is not, it may be old;
       nor is a lease that lost its host name because another device came with the same one.
     - A lease that vanished before its end was given back: the device left. One that ran out says nothing for sure.
+    - What is missing while the file is being written over is not gone, and does not come back when it is there again.
     - A file that was emptied or replaced is a file's misfortune, not the devices': nobody left.
     - Who came and who left is for the file alone to say, the script only adds what the file does not have: dnsmasq
       writes the file first and runs its scripts one by one, so that after many joins they are seconds late.
@@ -34,9 +35,14 @@ class LeaseBook:
     def __init__(self) -> None:
         self._last: Reading | None = None
 
-    def update(self, reading: Reading, *, now_s: float, wall_s: float) -> list[Evidence]:
-        """Take in a reading and return what it says. ``now_s`` is monotonic, ``wall_s`` Unix time."""
+    def update(self, reading: Reading, *, now_s: float, wall_s: float, settled: bool = True) -> list[Evidence]:
+        """Take in a reading and return what it says. ``now_s`` is monotonic, ``wall_s`` Unix time.
+
+        ``settled`` = nobody has written to the file for a while; until then a lease that is missing is kept.
+        """
         last = self._last
+        if last is not None and not settled:
+            reading = Reading(file_id=last.file_id, leases=last.leases | reading.leases)
         self._last = reading
         if last is None:
             return self.known(now_s=now_s)

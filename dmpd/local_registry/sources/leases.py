@@ -23,6 +23,8 @@ from dmpd.local_registry.sources.lease_socket import LeaseSocket
 from dmpd.local_registry.sources.trouble import Trouble
 
 POLL_INTERVAL_S: Final = 0.1
+SETTLE_S: Final = 0.1
+"""A file that did not change for so long is whole: dnsmasq writes over it in place, in several writes if it is long."""
 
 _Signature = tuple[int, int, int]
 
@@ -51,6 +53,7 @@ class LeaseSource:
         self._wall_s = wall_s
         self._book = LeaseBook()
         self._signature: _Signature | None = None
+        self._changed_s = 0.0
         self._settled = False
         self._trouble = Trouble(f"lease file {path}")
 
@@ -90,17 +93,18 @@ class LeaseSource:
             await self._socket.wait(self._poll_interval_s)
 
     def _look(self) -> list[LanSignal]:
-        """Read the file if it changed since the last look, and once more after that.
+        """Read the file if it changed since the last look, and again until it has not changed for a while.
 
-        Once more, because a file's time has the resolution of the kernel's tick: what is written right after our
-        reading may leave no other trace.
+        Again, because a file's time has the resolution of the kernel's tick: what is written right after our reading
+        may leave no other trace.
         """
         try:
             signature = self._sign(self._path.stat())
             if signature == self._signature and self._settled:
                 return []
-            self._settled = signature == self._signature
-            self._signature = signature
+            if signature != self._signature:
+                self._signature, self._changed_s = signature, self._now_s()
+            self._settled = self._now_s() - self._changed_s >= SETTLE_S
             content = self._read()
         except FileNotFoundError:
             # Keep what we know: when the file comes back, only what really changed is told.
@@ -116,7 +120,7 @@ class LeaseSource:
         found = parse(content)
         metrics.lease_lines_bad.set(found.bad_lines)
         reading = Reading(file_id=signature[0], leases=found.leases)
-        return list(self._book.update(reading, now_s=self._now_s(), wall_s=self._wall_s()))
+        return list(self._book.update(reading, now_s=self._now_s(), wall_s=self._wall_s(), settled=self._settled))
 
     def _read(self) -> bytes:
         # Not blocking: should the path be a pipe, nobody waits for its other end.

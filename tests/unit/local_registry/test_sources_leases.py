@@ -12,7 +12,7 @@ from dmpd.local_registry.sources import lease_hook, metrics
 from dmpd.local_registry.sources.lease_book import LeaseBook, Reading
 from dmpd.local_registry.sources.lease_file import Lease
 from dmpd.local_registry.sources.lease_socket import CHECK_INTERVAL_S, LeaseSocket
-from dmpd.local_registry.sources.leases import LeaseSource
+from dmpd.local_registry.sources.leases import SETTLE_S, LeaseSource
 from tests.support.aio import async_test
 
 NOW_S, WALL_S = 50.0, 1_000_000.0
@@ -74,6 +74,39 @@ def test_a_device_with_another_address_did_not_leave(book):
 def test_an_emptied_or_replaced_file_takes_nobody_away(book):
     assert said(book, lease(1), file_id=2) == [("10.77.1.2", "unsure", False)]
     assert said(book, file_id=2) == [("10.77.1.1", "unsure", False)]
+
+
+def test_what_is_missing_while_the_file_is_written_is_neither_gone_nor_new_again(book):
+    def told(*leases, settled, file_id=1):
+        found = book.update(reading(*leases, file_id=file_id), now_s=NOW_S, wall_s=WALL_S, settled=settled)
+        return [(one.ip, one.reach, one.gone) for one in found]
+
+    assert told(lease(3), settled=False) == [("10.77.1.3", "up", False)], "a new one is told at once"
+    assert told(lease(1), lease(2), lease(3), settled=False) == []
+    assert told(lease(2), settled=False) == []
+    assert told(lease(2), lease(3), settled=True) == [("10.77.1.1", "down", True)]
+    assert told(lease(2), settled=False, file_id=2) == []
+    assert told(lease(2), settled=True, file_id=2) == [("10.77.1.3", "unsure", False)], "another file: nobody left"
+
+
+def test_a_file_that_is_written_over_slowly_takes_nobody_away(tmp_path):
+    """What a reader sees of it in between has another size each time, and lacks what stood at its end."""
+    path, now_s = tmp_path / "leases", [1000.0]
+    both = LINE.format(expiry=100, n=1) + LINE.format(expiry=100, n=2)
+    source = LeaseSource(path, now_s=lambda: now_s[0], wall_s=lambda: 0.0)
+
+    def look(content):
+        path.write_text(content)
+        now_s[0] += SETTLE_S / 4
+        return [(one.ip, one.reach, one.gone) for one in source._look()]
+
+    assert look(both) == [("10.77.1.1", None, False), ("10.77.1.2", None, False)]
+    assert look(LINE.format(expiry=100, n=2)) == []
+    assert look(both) == []
+    path.write_text(LINE.format(expiry=100, n=2))
+    assert source._look() == []
+    now_s[0] += SETTLE_S
+    assert [(one.ip, one.gone) for one in source._look()] == [("10.77.1.1", True)]
 
 
 LINE = "{expiry} 02:00:00:77:00:0{n} 10.77.1.{n} dut-{n} *\n"

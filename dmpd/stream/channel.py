@@ -1,6 +1,7 @@
 """The channel between parent and worker: one SOCK_SEQPACKET pair per worker life, whose end is that life's end.
 
-Down: where the ring is published to. Up: the worker's state, verdicts, records to produce, where it has released to.
+Down: where the ring is published to, and how many records to take at once.
+Up: the worker's state, verdicts, records to produce, where it has released to.
 Messages keep their borders and their order; the kernel orders the ring's memory with them. Positions are the ring's.
 """
 
@@ -12,17 +13,19 @@ import msgspec
 
 from dmpd.stream.frames import Position
 
-_PUBLISHED: Final = struct.Struct("<Q")
+_PUBLISHED: Final = struct.Struct("<QI")
 EMIT_BYTES_MAX: Final = 128 * 1024
 """Largest key plus value of one emitted record: it must fit a socket's buffer."""
 _DETAIL_CHARS_MAX: Final = 2000
 _MESSAGE_BYTES_MAX: Final = EMIT_BYTES_MAX + 16 * 1024
 
-State = Literal["ready", "waiting_sink", "failed"]
+State = Literal["ready", "waiting_sink", "failed", "corrupted"]
 
 
 class StateChanged(msgspec.Struct, array_like=True, tag="s"):
-    """``ready``: the handler is made. ``waiting_sink``: the sink does not answer. ``failed``: the worker leaves."""
+    """``ready``: the handler is made. ``waiting_sink``: the sink does not answer. ``failed``, ``corrupted`` (the
+    ring): the worker leaves.
+    """
 
     state: State
     detail: str = ""
@@ -77,10 +80,10 @@ class ParentEnd:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def publish(self, position: int) -> bool:
-        """Tell the worker where the ring is published to. False = its queue is full: say it again later."""
+    def publish(self, position: int, records_max: int) -> bool:
+        """Tell the worker where the ring is published to, how wide batches may be. False = its queue is full."""
         try:
-            self._socket.send(_PUBLISHED.pack(position))
+            self._socket.send(_PUBLISHED.pack(position, records_max))
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
@@ -114,6 +117,8 @@ class WorkerEnd:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.records_max: int | None = None
+        """As last told by the parent; None = nothing was told yet."""
 
     def published(self, known: int, *, wait: bool) -> int:
         """The newest end of what is published, at least ``known``; ``wait`` blocks until it is more than that.
@@ -132,7 +137,8 @@ class WorkerEnd:
                 raise ChannelClosedError from error
             if not data:
                 raise ChannelClosedError
-            newest = max(newest, _PUBLISHED.unpack(data)[0])
+            position, self.records_max = _PUBLISHED.unpack(data)
+            newest = max(newest, position)
 
     def send(self, message: Upward) -> None:
         """Blocks while the parent does not read. Raises ``ChannelClosedError`` when it is gone."""

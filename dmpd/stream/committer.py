@@ -84,6 +84,11 @@ class Committer:
         """Whether every candidate's commit was answered."""
         return not any(self._is_new(p, c) for p, c in candidates.items())
 
+    @property
+    def has_committed(self) -> bool:
+        """Whether the broker took a commit of a partition that is still ours."""
+        return bool(self._committed)
+
     def committed_offset(self, partition: int) -> int | None:
         known = self._committed.get(partition)
         return None if known is None else known.offset

@@ -63,7 +63,9 @@ class StreamConsumer:
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
         }
-        self._client = Consumer(tuning | runtime_kafka.client_config(kafka, "dmpd-stream") | safety)
+        self._is_abandoned = False
+        with runtime_kafka.making_client(kafka):
+            self._client = Consumer(tuning | runtime_kafka.client_config(kafka, "dmpd-stream") | safety)
 
     def subscribe(self) -> None:
         """Join the group; assignments come inside later calls of ``poll``."""
@@ -96,9 +98,12 @@ class StreamConsumer:
             metrics.CLIENT_ERRORS.labels(_name(error)).inc()
             self._start_anew(target)
 
-    def start_at_beginning(self, partition: int) -> None:
-        """Go on at the earliest offset there is, after the client found its position out of range and stopped."""
-        self._start_anew(TopicPartition(self._topic, partition, OFFSET_BEGINNING))
+    def start_at(self, partition: int, offset: int | None) -> None:
+        """Fetch an owned partition anew from ``offset``, not paused; None = the earliest there is.
+
+        For when the client stopped fetching it (position out of range), or what it holds is of no use.
+        """
+        self._start_anew(TopicPartition(self._topic, partition, OFFSET_BEGINNING if offset is None else offset))
 
     def _start_anew(self, target: TopicPartition) -> None:
         # Local to the client: the group does not hear of it.
@@ -133,7 +138,14 @@ class StreamConsumer:
         """Leave the group. False = it did not end in time (with a frozen broker it never does)."""
         return _run_bounded(self._client.close, "close", timeout_s)
 
+    def abandon(self) -> None:
+        """Let go of a client that failed. Its callbacks reach nobody any more; it closes in a thread that may hang."""
+        self._is_abandoned = True
+        threading.Thread(target=self._client.close, name="kafka-abandoned", daemon=True).start()
+
     def _on_assign(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_abandoned:
+            return
         numbers = [p.partition for p in partitions]
         next_offsets = self._committed(numbers)
         starts = [
@@ -146,10 +158,14 @@ class StreamConsumer:
         self._listener.on_assigned(next_offsets)
 
     def _on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_abandoned:
+            return
         metrics.REBALANCES.labels("revoked").inc(len(partitions))
         self._listener.on_revoked([p.partition for p in partitions])
 
     def _on_lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_abandoned:
+            return
         metrics.REBALANCES.labels("lost").inc(len(partitions))
         self._listener.on_lost([p.partition for p in partitions])
 
@@ -171,6 +187,8 @@ class StreamConsumer:
         raise AssertionError
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        if self._is_abandoned:
+            return
         taken = {p.partition: p.offset for p in partitions if not p.error} if error is None else {}
         errors = [str(p.error) for p in partitions if p.error]
         reason = str(error) if error is not None else errors[0] if errors else None

@@ -8,7 +8,7 @@ freed up to it and its offset is committed, nothing beyond.
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dmpd.stream.frames import Position
 
@@ -16,12 +16,13 @@ from dmpd.stream.frames import Position
 class _Placed:
     """One frame in the ring."""
 
-    __slots__ = ("end", "offsets", "position")
+    __slots__ = ("end", "offsets", "position", "skipped")
 
-    def __init__(self, position: int, end: int, offsets: Sequence[int]) -> None:
+    def __init__(self, position: int, end: int, offsets: Sequence[int], *, skipped: bool) -> None:
         self.position = position
         self.end = end
         self.offsets = array("q", offsets)
+        self.skipped = skipped
 
 
 class PositionError(Exception):
@@ -51,11 +52,14 @@ class Ledger:
         self._ended_holds: set[int] = set()
         self._holds_made = 0
 
-    def place(self, position: int, end: int, offsets: Sequence[int]) -> None:
-        """Note a frame of ``offsets`` that was written at ``position``, its end being ``end``."""
+    def place(self, position: int, end: int, offsets: Sequence[int], *, skipped: bool = False) -> None:
+        """Note a frame of ``offsets`` that was written at ``position``, its end being ``end``.
+
+        ``skipped``: its records are not for the worker.
+        """
         assert self._published <= position < end, (self._published, position, end)
         assert len(offsets) > 0
-        placed = _Placed(position, end, offsets)
+        placed = _Placed(position, end, offsets, skipped=skipped)
         self._frames.append(placed)
         self._by_position[position] = placed
         self._published = end
@@ -113,8 +117,28 @@ class Ledger:
         """Whether the worker is done with all that was placed."""
         return self.released >= Position(self._published, 0)
 
+    def offered(self, until: int) -> int:
+        """How many records for the worker lie between what is released and the position ``until``."""
+        return sum(len(frame.offsets) - nth for frame, nth in self._unreleased() if frame.position < until)
+
+    def oldest_offered(self) -> tuple[Position, Position] | None:
+        """The oldest record for the worker that is not released, and where the next one begins; None = there is none.
+
+        O(frames), as is ``offered``: for the deaths of workers.
+        """
+        for frame, nth in self._unreleased():
+            after = Position(frame.end, 0) if nth + 1 == len(frame.offsets) else Position(frame.position, nth + 1)
+            return Position(frame.position, nth), after
+        return None
+
     def offset_at(self, position: Position) -> int:
         return self._frame_of(position).offsets[position.nth]
+
+    def _unreleased(self) -> Iterator[tuple[_Placed, int]]:
+        """Frames for the worker that are not released whole, and how many records of each are."""
+        for frame in self._frames:
+            if frame.end > self.released.frame and not frame.skipped:
+                yield frame, self.released.nth if frame.position == self.released.frame else 0
 
     def _frame_of(self, position: Position) -> _Placed:
         frame = self._by_position.get(position.frame)

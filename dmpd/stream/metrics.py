@@ -25,8 +25,18 @@ PRODUCE_FAILURES = metrics.counter(
     "dmpd_stream_produce_failures_total", "Dead letters or emitted records that Kafka refused; each is tried again"
 )
 WORKER_DEATHS = metrics.counter("dmpd_stream_worker_deaths_total", "Workers that died while their partition was ours")
+STUCK_WORKERS = metrics.counter(
+    "dmpd_stream_stuck_workers_total", "Workers killed because they released nothing for too long"
+)
+CONDEMNED = metrics.counter(
+    "dmpd_stream_condemned_records_total", "Records given up because their workers died of them"
+)
+RESETS = metrics.counter("dmpd_stream_resets_total", "Partitions begun anew at their frontier, by cause", ("cause",))
 FORK_SERVER_DEATHS = metrics.counter("dmpd_stream_fork_server_deaths_total", "Fork servers that died and were replaced")
 COMMITS = metrics.counter("dmpd_stream_commits_total", "Offset commits by outcome", ("outcome",))
+CLIENT_REBUILDS = metrics.counter(
+    "dmpd_stream_client_rebuilds_total", "Kafka clients that failed for good and were replaced"
+)
 CLIENT_ERRORS = metrics.counter("dmpd_stream_client_errors_total", "Errors that the Kafka client reported", ("code",))
 REBALANCES = metrics.counter("dmpd_stream_rebalances_total", "Partitions assigned, revoked or lost", ("event",))
 RING_USED = metrics.gauge("dmpd_stream_ring_used_bytes", "Bytes in a partition's ring", _PARTITION)

@@ -60,11 +60,13 @@ class OutgoingRecords:
         """Why the producer can never deliver again; None = it can."""
         return self._producer.fatal
 
-    def give_up(self, partition: Partition, position: Position, *, reason: str, detail: str) -> None:
-        """The handler judged the record there. Raises ``PositionError``."""
+    def give_up(
+        self, partition: Partition, position: Position, *, reason: str, detail: str, by: str = "handler"
+    ) -> None:
+        """The record there was judged, by the handler or for what it does to it. Raises ``PositionError``."""
         ticket = partition.judge(position)
         if ticket is not None:
-            verdict = Verdict(reason, detail, "handler")
+            verdict = Verdict(reason, detail, by)
             self._add_dead_letter(partition, ticket, lambda: partition.record_at(position), verdict)
 
     def give_up_oversized(self, partition: Partition, oversized: OversizedRecord, *, limit_bytes: int) -> None:

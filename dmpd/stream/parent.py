@@ -5,14 +5,16 @@ pause and resume. What is decided stands in pure files (flow, ledger, committer)
 """
 
 import logging
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from dmpd.runtime import exit_codes
+from dmpd.runtime.backoff import Backoff
 from dmpd.runtime.kafka import RecordProducer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
@@ -23,6 +25,7 @@ from dmpd.stream.drain import Drain
 from dmpd.stream.fork_server import ForkServer
 from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
+from dmpd.stream.ring import RingCorruptedError
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.status import StreamStatus
 from dmpd.stream.watermarks import Watermarks
@@ -37,6 +40,8 @@ _BUSY_POLL_S: Final = 0.005
 _STATUS_EVERY_S: Final = 0.5
 _DEGRADED_AFTER_S: Final = 15.0
 _LEAVE_TIMEOUT_S: Final = 5.0
+_REBUILD_FIRST_S: Final = 0.5
+_REBUILD_MAX_S: Final = 30.0
 
 
 _partition_of: Final[Any] = Message.partition
@@ -46,6 +51,10 @@ _OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - the clien
 
 class StreamFailedError(Exception):
     """The stream cannot go on in this process."""
+
+
+class ClientFailedError(Exception):
+    """The Kafka client is in a fatal state: only another one helps."""
 
 
 class Parent:
@@ -75,7 +84,10 @@ class Parent:
             deadline_s=settings.commit_deadline_s,
         )
         self._watermarks = Watermarks(kafka, settings.topic)
-        self._consumer = StreamConsumer(kafka, settings, self)
+        self._kafka = kafka
+        self._consumer: StreamConsumer | None = None
+        self._rebuild_at_s = 0.0
+        self._rebuild_backoff = Backoff(_REBUILD_FIRST_S, _REBUILD_MAX_S, random=random.random)
         self._drain: Drain | None = None
         self._has_joined = False
         self._is_leaving = False
@@ -90,7 +102,7 @@ class Parent:
             StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; workers die with this process.
         """
         self._watermarks.start()
-        self._consumer.subscribe()
+        self._join()
         while True:
             now_s = time.monotonic()
             self._turn(now_s)
@@ -104,9 +116,10 @@ class Parent:
     # One turn
 
     def _turn(self, now_s: float) -> None:
-        self._fetch()
+        self._fetch_or_rebuild(now_s)
         self._workers.tend(self._partitions.values(), now_s)
-        self._outgoing.pump(now_s)
+        self._pump(now_s)
+        self._heal(now_s)
         if self._outgoing.fatal is not None:
             raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
         self._settle()
@@ -115,8 +128,77 @@ class Parent:
             self._status_at_s = now_s
             self._report(now_s)
 
+    def _fetch_or_rebuild(self, now_s: float) -> None:
+        """Take what Kafka has; a client that failed for good is replaced by another, with backoff."""
+        if self._consumer is None:
+            workers.wait((), _IDLE_POLL_S)
+            if now_s >= self._rebuild_at_s and self._drain is None:
+                self._join()
+            return
+        try:
+            self._fetch()
+            if self._partitions and self._committer.has_committed:
+                self._rebuild_backoff.reset()
+        except (ClientFailedError, KafkaException) as error:
+            self._abandon(error, now_s)
+
+    def _join(self) -> None:
+        self._consumer = StreamConsumer(self._kafka, self._settings, self)
+        self._consumer.subscribe()
+
+    def _abandon(self, error: Exception, now_s: float) -> None:
+        """Let go of a client that failed: its partitions are no longer ours, nothing of them is committed."""
+        wait_s = self._rebuild_backoff.next_s()
+        metrics.CLIENT_REBUILDS.inc()
+        _log.error("the Kafka client failed: %s; another one joins in %.1f s", error, wait_s)
+        assert self._consumer is not None
+        self._consumer.abandon()
+        self._consumer = None
+        self._rebuild_at_s = now_s + wait_s
+        self._drop(list(self._partitions))
+
+    def _pump(self, now_s: float) -> None:
+        try:
+            self._outgoing.pump(now_s)
+        except RingCorruptedError as error:
+            self._note_corruption(error)
+
+    def _note_corruption(self, error: RingCorruptedError) -> None:
+        """The parent itself found a frame broken: whose it is, is seen by reading what lies unfreed."""
+        for partition in self._partitions.values():
+            partition.check_ring()
+        if not any(p.corruption for p in self._partitions.values()):
+            raise StreamFailedError(str(error)) from error
+
+    def _heal(self, now_s: float) -> None:
+        for partition in list(self._partitions.values()):
+            if partition.corruption:
+                self.reset(partition.number, cause="ring_corrupted", detail=partition.corruption, now_s=now_s)
+
+    def reset(self, number: int, *, cause: str, detail: str, now_s: float) -> None:
+        """Begin a partition anew at its frontier: the worker dies, the ring is emptied, a new epoch begins.
+
+        Blocks until the worker is dead. What was fetched and not committed is fetched again.
+        """
+        old = self._partitions[number]
+        metrics.RESETS.labels(cause).inc()
+        _log.error("partition %d: %s: %s; anew from offset %s", number, cause, detail, old.ledger.next_offset)
+        self._drop([number])
+        self._epochs += 1
+        fresh = Partition(number, epoch=self._epochs, next_offset=old.ledger.next_offset, settings=self._settings)
+        fresh.restarts, fresh.dead_letters = old.restarts + 1, old.dead_letters
+        fresh.backoff = old.backoff
+        fresh.restart_at_s = now_s + fresh.backoff.next_s()
+        self._partitions[number] = fresh
+        self._watermarks.watch(self._partitions)
+        if self._consumer is not None:
+            self._consumer.start_at(number, fresh.next_to_place)
+            if self._drain is not None:
+                self._consumer.pause([number])
+
     def _fetch(self) -> None:
         """Take what Kafka has. Callbacks run inside: what a partition got under an earlier assignment is dropped."""
+        assert self._consumer is not None
         first = self._consumer.poll(self._poll_timeout_s())
         if first is None:
             return
@@ -153,8 +235,7 @@ class Parent:
         before = partition.ledger.placed_records
         for oversized in partition.place(frame):
             self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._settings.max_record_bytes)
-        if partition.life is not None:
-            partition.life.tell_published(partition.ring.published)
+        partition.tell_worker()
         placed = partition.ledger.placed_records - before
         metrics.RECORDS.inc(placed)
         metrics.REFUSED.inc(len(messages) - placed)
@@ -165,8 +246,9 @@ class Parent:
         partition = self._partitions.get(number)
         if partition is None:
             return
+        assert self._consumer is not None
         if partition.next_to_place is None:
-            self._consumer.start_at_beginning(number)
+            self._consumer.start_at(number, None)
         else:
             self._consumer.seek(number, partition.next_to_place)
 
@@ -183,12 +265,13 @@ class Parent:
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         metrics.CLIENT_ERRORS.labels(error.name()).inc()
         if error.fatal():
-            raise StreamFailedError(f"the Kafka client failed: {error}")
+            raise ClientFailedError(str(error))
         partition = self._partitions.get(_partition_of(message))
         if error.code() == _OUT_OF_RANGE and partition is not None:
             _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
             partition.lost_from = partition.next_to_place
-            self._consumer.start_at_beginning(partition.number)
+            assert self._consumer is not None
+            self._consumer.start_at(partition.number, None)
         else:
             _log.warning("Kafka: %s", error)
 
@@ -205,6 +288,8 @@ class Parent:
                 pause.append(partition)
             elif partition.flow.wants_resume(partition.used_bytes):
                 resume.append(partition)
+        if self._consumer is None:
+            return
         for partition in pause:
             partition.flow.paused = True
             metrics.PAUSES.inc()
@@ -213,6 +298,7 @@ class Parent:
             self._resume(resume)
 
     def _resume(self, partitions: Sequence[Partition]) -> None:
+        assert self._consumer is not None
         all_paused = all(p.flow.paused for p in self._partitions.values())
         self._consumer.resume([p.number for p in partitions])
         not_sought = []
@@ -230,6 +316,8 @@ class Parent:
         return {number: candidate for number, candidate in found.items() if candidate is not None}
 
     def _commit(self, now_s: float) -> None:
+        if self._consumer is None:
+            return
         candidates = self._candidates(self._partitions)
         offsets = self._committer.due(candidates, now_s, at_once=self._drain is not None)
         if offsets:
@@ -252,7 +340,7 @@ class Parent:
             self._partitions[number] = Partition(
                 number, epoch=self._epochs, next_offset=next_offset, settings=self._settings
             )
-        if self._drain is not None:
+        if self._drain is not None and self._consumer is not None:
             self._consumer.pause(list(next_offsets))
         self._watermarks.watch(self._partitions)
         if next_offsets:
@@ -266,11 +354,11 @@ class Parent:
             return
         going = [self._partitions[n] for n in partitions if n in self._partitions]
         self._workers.finish_batches(
-            going, self._settings.revoke_timeout_s, meanwhile=lambda: self._outgoing.pump(time.monotonic())
+            going, self._settings.revoke_timeout_s, meanwhile=lambda: self._pump(time.monotonic())
         )
         self._workers.kill(going)
         candidates = self._candidates(p.number for p in going)
-        if not self._committer.is_committed(candidates):
+        if self._consumer is not None and not self._committer.is_committed(candidates):
             self._consumer.commit({number: candidate.offset for number, candidate in candidates.items()})
         self._drop(partitions)
         _log.info("revoked: %s", ", ".join(map(str, sorted(partitions))))
@@ -294,7 +382,8 @@ class Parent:
     def _begin_drain(self, now_s: float) -> None:
         self._lifecycle.set_state("draining")
         self._drain = Drain(timeout_s=self._settings.drain_timeout_s, now_s=now_s)
-        self._consumer.pause(list(self._partitions))
+        if self._consumer is not None:
+            self._consumer.pause(list(self._partitions))
 
     def _is_drained(self) -> bool:
         partitions = self._partitions.values()
@@ -308,7 +397,7 @@ class Parent:
         assert self._drain is not None
         self._is_leaving = True
         self._workers.end(self._partitions.values(), self._drain.left_s(_LEAVE_TIMEOUT_S))
-        if not self._consumer.close_bounded(self._drain.left_s(_LEAVE_TIMEOUT_S)):
+        if self._consumer is not None and not self._consumer.close_bounded(self._drain.left_s(_LEAVE_TIMEOUT_S)):
             _log.warning("Kafka does not let us leave the group; leaving without")
             self._drain.exit_now(exit_codes.OK)
         self._drop(list(self._partitions))

@@ -9,6 +9,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from dmpd.runtime.backoff import Backoff
 from dmpd.stream import frames, ring
 from dmpd.stream.committer import Candidate
@@ -17,6 +19,7 @@ from dmpd.stream.frames import Frame, Position
 from dmpd.stream.handler import Record
 from dmpd.stream.ledger import Ledger
 from dmpd.stream.settings import StreamSettings
+from dmpd.stream.suspicion import Suspicion
 from dmpd.stream.worker_life import WorkerLife
 
 
@@ -49,14 +52,16 @@ class Partition:
         """Memory outside the ring for oversized records on their way to the dead letters."""
         self.life: WorkerLife | None = None
         self.restart_at_s = 0.0
-        self.backoff: Final = Backoff(
-            settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random
-        )
+        self.backoff = Backoff(settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random)
+        self.suspicion: Final = Suspicion()
+        self.corruption = ""
+        """Set when what lies in the ring cannot be trusted: the partition is to be reset."""
         self.restarts = 0
         self.dead_letters = 0
         self.closed = False
         self._passed_counted = 0
         self._judged: set[Position] = set()
+        self._batch_records_max: Final = settings.batch_records_max
         self._record_bytes_max: Final = settings.max_record_bytes
         self._frame_cache: tuple[int, Frame] | None = None
 
@@ -71,6 +76,21 @@ class Partition:
     @property
     def used_bytes(self) -> int:
         return self.ring.used_bytes + self.held_bytes
+
+    def tell_worker(self) -> None:
+        """Tell the worker, if there is one, what it may read."""
+        if self.life is not None:
+            self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max)
+
+    def release(self, position: Position) -> bool:
+        """Everything before ``position`` is handled; returns whether that is news. Raises ``PositionError``."""
+        before = self.ledger.released
+        width_before = self.suspicion.width
+        open_before = self.ledger.offered(position.frame + 1) if width_before is not None else 0
+        self.ledger.release(position)
+        if width_before is not None:
+            self.suspicion.released(open_before - self.ledger.offered(position.frame + 1))
+        return self.ledger.released > before
 
     def place(self, frame: Frame) -> Sequence[OversizedRecord]:
         """Put the records of one turn into the ring; from the first that does not fit on, they are dropped."""
@@ -107,11 +127,24 @@ class Partition:
         return ticket
 
     def record_at(self, position: Position) -> Record:
-        """Read a record that is not freed yet out of the ring."""
+        """Read a record that is not freed yet out of the ring. Raises ``RingCorruptedError``."""
         if self._frame_cache is None or self._frame_cache[0] != position.frame:
             payload, _, _ = self.ring.read(position.frame)
-            self._frame_cache = (position.frame, frames.decode(payload))
+            try:
+                self._frame_cache = (position.frame, frames.decode(payload))
+            except (msgspec.DecodeError, ValueError) as error:
+                raise ring.RingCorruptedError(position.frame, len(payload), -1) from error
         return frames.record_at(self._frame_cache[1], position.nth)
+
+    def check_ring(self) -> None:
+        """Read all that is not freed; sets ``corruption`` if it is not what was written. For when it is in doubt."""
+        position = self.ring.freed
+        try:
+            while position < self.ring.published:
+                payload, _, position = self.ring.read(position)
+                frames.decode(payload)
+        except (ring.RingCorruptedError, msgspec.DecodeError, ValueError) as error:
+            self.corruption = f"the parent cannot read it: {error}"
 
     def free(self) -> int:
         """Give back the space before the frontier; returns how many records it has passed since the last call."""
@@ -176,6 +209,6 @@ class Partition:
         if position is None:
             self.flow.refuse(frame.offsets[0])
             return None
-        self.ledger.place(position, self.ring.published, frame.offsets)
+        self.ledger.place(position, self.ring.published, frame.offsets, skipped=frame.skipped)
         self.next_to_place = frame.offsets[-1] + 1
         return position

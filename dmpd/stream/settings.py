@@ -44,6 +44,10 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """On losing a partition to another instance: time for the batch in the sink. All others stand still meanwhile."""
     session_timeout_s: Annotated[float, Meta(ge=2, le=1800)] = 10.0
     """After this time without a heartbeat Kafka gives this instance's partitions to others (``session.timeout.ms``)."""
+    stuck_timeout_s: PositiveSeconds = 60.0
+    """A worker that has records and releases none for this long is killed and its records are taken apart."""
+    sink_silence_timeout_s: PositiveSeconds = 90.0
+    """The same, for a worker that last said that it waits for its sink: at least 3 x the sink's statement timeout."""
     worker_backoff_first_s: PositiveSeconds = 0.1
     """Wait before a dead worker is replaced; doubles with each death that follows without progress."""
     worker_backoff_max_s: PositiveSeconds = 10.0

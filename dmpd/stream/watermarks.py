@@ -11,7 +11,7 @@ from typing import Final
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from dmpd.runtime.kafka import client_config
+from dmpd.runtime.kafka import client_config, making_client
 from dmpd.runtime.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class Watermarks:
         self._watched = tuple(partitions)
 
     def _run(self) -> None:
-        admin = AdminClient(client_config(self._kafka, "dmpd-stream-watermarks"))
+        with making_client(self._kafka):
+            admin = AdminClient(client_config(self._kafka, "dmpd-stream-watermarks"))
         while not self._stopping.wait(_EVERY_S):
             admin.poll(0)  # its error_cb runs only here
             watched = self._watched

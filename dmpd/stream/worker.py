@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from dmpd.stream import frames
 from dmpd.stream.channel import ChannelClosedError, WorkerEnd
 from dmpd.stream.frames import Position
@@ -45,10 +47,16 @@ class BatchReader:
         self._cached: tuple[int, list[Record]] | None = None
         self.position = start
 
-    def take(self, published: int) -> list[_Span]:
-        """The next batch of what lies before ``published``, which is beyond ``position``. May be without records."""
+    def take(self, published: int, records_max: int | None = None) -> list[_Span]:
+        """The next batch of what lies before ``published``, which is beyond ``position``. May be without records.
+
+        Raises:
+            RingCorruptedError: What lies there is no frame.
+        """
         spans: list[_Span] = []
         records_left, bytes_left = self._bounds
+        if records_max is not None:
+            records_left = min(records_left, records_max)
         while self.position.frame < published and records_left > 0:
             payload, at, end = self._ring.read(self.position.frame)
             if spans and len(payload) > bytes_left:
@@ -67,7 +75,10 @@ class BatchReader:
 
     def _decoded(self, at: int, payload: memoryview) -> list[Record]:
         if self._cached is None or self._cached[0] != at:
-            self._cached = (at, frames.records(frames.decode(payload)))
+            try:
+                self._cached = (at, frames.records(frames.decode(payload)))
+            except (msgspec.DecodeError, ValueError) as error:
+                raise RingCorruptedError(at, len(payload), -1) from error
         return self._cached[1]
 
 
@@ -132,7 +143,7 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=published <= reader.position.frame)
         if published <= reader.position.frame:
             continue
-        spans = reader.take(published)
+        spans = reader.take(published, channel.records_max)
         batch = [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))
@@ -140,9 +151,10 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
 
 
 def _tell_failure(channel: WorkerEnd, partition: int, error: Exception) -> None:
-    what = "ring corrupted" if isinstance(error, RingCorruptedError) else "handler failed"
+    corrupted = isinstance(error, RingCorruptedError)
+    what = "ring corrupted" if corrupted else "handler failed"
     _log.error("partition %d: %s\n%s", partition, what, "".join(traceback.format_exception(error)))
     try:
-        channel.state("failed", f"{what}: {type(error).__name__}: {error}")
+        channel.state("corrupted" if corrupted else "failed", f"{what}: {type(error).__name__}: {error}")
     except ChannelClosedError as gone:
         _log.warning("partition %d: the parent is gone: %s", partition, gone)

@@ -9,6 +9,7 @@ from typing import Final
 from dmpd.stream import channel
 from dmpd.stream.channel import ParentEnd, State
 from dmpd.stream.fork_server import Fork, ForkServer
+from dmpd.stream.watchdog import Watchdog
 
 DEATH_TIMEOUT_S: Final = 10.0
 """A killed process that is not dead by then hangs in the kernel; nobody may take its place."""
@@ -21,7 +22,7 @@ class WorkerUndeadError(Exception):
 class WorkerLife:
     """Owns the pidfd and the parent's end of the channel. No call blocks but ``confirm_death``."""
 
-    def __init__(self, pid: int, pidfd: int, end: ParentEnd) -> None:
+    def __init__(self, pid: int, pidfd: int, end: ParentEnd, watchdog: Watchdog) -> None:
         self.pid: Final = pid
         self.pidfd: Final = pidfd
         self.channel: Final = end
@@ -30,13 +31,16 @@ class WorkerLife:
         """What it said of its failure."""
         self.told = -1
         """Where it knows the ring to be published to."""
+        self.told_records_max = 0
+        self.watchdog: Final = watchdog
+        self.was_ready = False
         self.has_released = False
         self.has_closed = False
         """Its end of the channel is closed: it is dead, or about to be."""
         self.look_at_s = 0.0
 
     @classmethod
-    def start(cls, server: ForkServer, request: Fork, *, ring_fd: int) -> "WorkerLife":
+    def start(cls, server: ForkServer, request: Fork, *, ring_fd: int, watchdog: Watchdog) -> "WorkerLife":
         """Fork one. Raises ``ForkServerError``, and nothing is left."""
         ours, theirs = channel.pair()
         try:
@@ -46,12 +50,14 @@ class WorkerLife:
             raise
         finally:
             theirs.close()
-        return cls(pid, pidfd, ParentEnd(ours))
+        return cls(pid, pidfd, ParentEnd(ours), watchdog)
 
-    def tell_published(self, position: int) -> None:
-        """Tell it how far it may read, if it does not know; a full queue is tried again at the next call."""
-        if position > self.told and self.channel.publish(position):
-            self.told = position
+    def tell_published(self, position: int, records_max: int) -> None:
+        """Tell it how far it may read and how wide, if it does not know; while its queue is full, call again."""
+        if position <= self.told and records_max == self.told_records_max:
+            return
+        if self.channel.publish(position, records_max):
+            self.told, self.told_records_max = position, records_max
 
     def shows_death(self, now_s: float) -> bool:
         """Whether to confirm its death. Cheap: mostly the channel shows it; the pidfd is asked once a second.

@@ -18,6 +18,7 @@ from dmpd.stream.ledger import PositionError
 from dmpd.stream.outgoing import BACKLOG_MAX, OutgoingRecords
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
+from dmpd.stream.watchdog import Watchdog
 from dmpd.stream.worker_life import WorkerLife
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Workers:
         partitions = list(partitions)
         for partition in partitions:
             self.hear(partition)
+            self._watch(partition, now_s)
             if partition.life is not None and partition.life.shows_death(now_s):
                 partition.life.kill()
                 self._bury(partition, now_s)
@@ -49,13 +51,12 @@ class Workers:
         for partition in partitions:
             if partition.life is None and now_s >= partition.restart_at_s and self._server.is_alive():
                 self._start(partition, now_s)
-            if partition.life is not None:
-                partition.life.tell_published(partition.ring.published)
+            partition.tell_worker()
 
     def hear(self, partition: Partition) -> None:
         """Take what the worker has said so far. Nothing is read while too much is waiting to be produced."""
         for _ in range(_MESSAGES_PER_TURN_MAX):
-            if partition.life is None or self._outgoing.backlog > BACKLOG_MAX or not self._hear_one(partition):
+            if partition.life is None or self._is_deaf or not self._hear_one(partition):
                 return
 
     def finish_batches(self, partitions: list[Partition], timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
@@ -114,7 +115,10 @@ class Workers:
             self._settings.batch_bytes_max,
         )
         try:
-            partition.life = WorkerLife.start(self._server, request, ring_fd=partition.ring_fd)
+            watchdog = Watchdog(
+                stuck_s=self._settings.stuck_timeout_s, sink_silence_s=self._settings.sink_silence_timeout_s
+            )
+            partition.life = WorkerLife.start(self._server, request, ring_fd=partition.ring_fd, watchdog=watchdog)
         except ForkServerError as error:
             _log.error("partition %d: no worker: %s", partition.number, error)
             partition.restart_at_s = now_s + partition.backoff.next_s()
@@ -125,9 +129,11 @@ class Workers:
         self._end_life(partition)
         metrics.WORKER_DEATHS.inc()
         partition.restarts += 1
-        if life.has_released:
+        if self._suspect(partition, life) or life.has_released:
             partition.backoff.reset()
-        partition.restart_at_s = now_s + partition.backoff.next_s()
+            partition.restart_at_s = now_s
+        else:
+            partition.restart_at_s = now_s + partition.backoff.next_s()
         _log.error(
             "partition %d: worker %d died (%s); the next one starts in %.1f s at offset %s",
             partition.number,
@@ -136,6 +142,40 @@ class Workers:
             partition.restart_at_s - now_s,
             partition.ledger.next_offset,
         )
+
+    def _watch(self, partition: Partition, now_s: float) -> None:
+        """Kill a worker that is stuck; its death shows like any other."""
+        life = partition.life
+        if life is None or life.has_closed:
+            return
+        released = partition.ledger.released
+        fed = life.told > released.frame and not self._is_deaf
+        if life.watchdog.is_stuck(now_s, fed=fed, released=released):
+            metrics.STUCK_WORKERS.inc()
+            life.detail = "killed as stuck"
+            life.kill()
+            life.has_closed = True
+
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether workers are not heard because what they emitted waits for the broker."""
+        return self._outgoing.backlog > BACKLOG_MAX
+
+    def _suspect(self, partition: Partition, life: WorkerLife) -> bool:
+        """After a death while handling: offer less, or give the one left up. Returns whether that moves anything."""
+        oldest = partition.ledger.oldest_offered()
+        offered = min(partition.ledger.offered(life.told), self._settings.batch_records_max)
+        if not life.was_ready or life.state == "corrupted" or oldest is None or not offered:
+            return False
+        width_before = partition.suspicion.width
+        if not partition.suspicion.died(offered):
+            return partition.suspicion.width != width_before
+        position, after = oldest
+        metrics.CONDEMNED.inc()
+        _log.error("partition %d: offset %d killed its worker", partition.number, partition.ledger.offset_at(position))
+        self._outgoing.give_up(partition, position, reason="poison", detail=life.detail or "killed", by="stream")
+        partition.release(after)
+        return True
 
     def _end_life(self, partition: Partition) -> None:
         life = partition.life
@@ -167,9 +207,7 @@ class Workers:
     def _take(self, partition: Partition, life: WorkerLife, message: Upward) -> None:
         match message:
             case ReleasedTo(frame, nth):
-                before = partition.ledger.released
-                partition.ledger.release(Position(frame, nth))
-                life.has_released = life.has_released or partition.ledger.released > before
+                life.has_released = partition.release(Position(frame, nth)) or life.has_released
             case Invalid(frame, nth, reason, detail):
                 self._outgoing.give_up(partition, Position(frame, nth), reason=reason, detail=detail)
             case Emit():
@@ -177,6 +215,11 @@ class Workers:
             case StateChanged(state, detail):
                 life.state = state
                 life.detail = detail
+                life.was_ready = life.was_ready or state == "ready"
+                if state == "waiting_sink":
+                    life.watchdog.said_waiting()
+                elif state == "corrupted":
+                    partition.corruption = detail
 
     def _replace_server(self, partitions: list[Partition], now_s: float) -> None:
         if now_s < self._server_restart_at_s:

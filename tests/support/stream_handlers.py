@@ -26,6 +26,7 @@ class Note:
     ``invalid``: values it gives up. ``slow_s``: per batch.
     A file ``block``, or ``block`` and its partition, blocks it; ``hang`` does, and keeps it silent.
 
+    ``die_at``, ``hang_at``, ``corrupt_once``: value at which it kills itself, hangs, or breaks the ring and dies.
     ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
     ``raise`` exists. ``emit``: topic that gets each value again.
     """
@@ -59,8 +60,29 @@ class Note:
             os.kill(os.getpid(), signal.SIGKILL)
         if value == self.options.get("raise_at") and (self.folder / "raise").exists():
             raise RuntimeError("as asked")
+        if value == self.options.get("die_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if value == self.options.get("hang_at"):
+            while True:
+                time.sleep(1)
+        if value == self.options.get("corrupt_once"):
+            self._corrupt_once()
         if "emit" in self.options:
             output.emit(self.options["emit"], record.key or b"", record.value or b"")
+
+    def _corrupt_once(self):
+        """Overwrite the whole ring, as no worker could by mistake, and die."""
+        try:
+            (self.folder / "corrupted").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        for entry in Path("/proc/self/fd").iterdir():
+            try:
+                if "dmpd-ring" in str(entry.readlink()):
+                    os.pwrite(int(entry.name), b"\x01" * entry.stat().st_size, 0)
+            except FileNotFoundError:
+                continue
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def close(self):
         (self.folder / f"{self.partition}.closed").touch()

@@ -33,8 +33,11 @@ class ScriptedConsumer:
     def seek(self, partition, offset):
         self.sought.append((partition, offset))
 
-    def start_at_beginning(self, partition):
-        self.sought.append((partition, "beginning"))
+    def start_at(self, partition, offset):
+        self.sought.append((partition, offset))
+
+    def subscribe(self):
+        return
 
     def pause(self, partitions):
         return
@@ -66,6 +69,7 @@ def parent(monkeypatch):
         lifecycle=Lifecycle("test"),
         status=StreamStatus(),
     )
+    parent._join()
     parent.on_assigned({0: 5, 1: 0})
     yield parent
     parent.on_lost(list(parent._partitions))
@@ -86,7 +90,7 @@ def test_records_go_to_their_partitions(parent):
     assert (placed(parent, 0), placed(parent, 1)) == (2, 1)
 
 
-@pytest.mark.parametrize(("committed", "target"), [(3, 3), (None, "beginning")])
+@pytest.mark.parametrize(("committed", "target"), [(3, 3), (None, None)])
 def test_a_record_of_a_revoked_and_reassigned_partition_is_dropped_and_fetched_again(parent, committed, target):
     def rebalance():
         parent.on_revoked([0])

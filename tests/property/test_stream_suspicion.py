@@ -1,0 +1,39 @@
+"""Whatever records are poisonous: just those are condemned, in few deaths, and a stray kill condemns none."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmpd.stream.suspicion import DEATHS_ALONE_MAX, Suspicion
+
+
+def run(total, poison, batch_max, kills=()):
+    """Handle records 0 … total-1 as a worker would; returns what was condemned and how many died."""
+    suspicion, at, condemned, deaths, offers = Suspicion(), 0, [], 0, 0
+    while at < total:
+        told = min(batch_max, total - at)
+        offer = range(at, at + min(told, suspicion.width or batch_max))
+        offers += 1
+        assert offers < 1000 + 40 * total
+        if not poison.isdisjoint(offer) or offers in kills:
+            deaths += 1
+            if suspicion.died(told):
+                condemned.append(at)
+                at += 1
+                suspicion.released(1)
+        else:
+            at += len(offer)
+            suspicion.released(len(offer))
+    return condemned, deaths
+
+
+@given(st.integers(1, 300), st.sets(st.integers(0, 299), max_size=6), st.integers(1, 400))
+def test_just_the_poison_is_condemned(total, poison, batch_max):
+    poison = {n for n in poison if n < total}
+    condemned, deaths = run(total, poison, batch_max)
+    assert condemned == sorted(poison)
+    assert deaths <= len(poison) * (DEATHS_ALONE_MAX + 10)
+
+
+@given(st.integers(1, 300), st.integers(1, 400), st.sets(st.integers(1, 200), max_size=2))
+def test_two_kills_from_outside_condemn_nothing(total, batch_max, kills):
+    assert run(total, set(), batch_max, kills)[0] == []

@@ -6,6 +6,7 @@ One thread makes all calls; callbacks run inside ``poll``, ``consume`` and ``clo
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -20,6 +21,8 @@ _log = logging.getLogger(__name__)
 _COMMITTED_TIMEOUT_S: Final = 10.0
 _COMMITTED_ATTEMPTS: Final = 3
 _WAKE_TIMEOUT_S: Final = 0.1
+_MILLISECONDS: Final[Any] = itemgetter(1)
+"""Of what ``Message.timestamp`` gives."""
 
 
 class AssignmentListener(Protocol):
@@ -208,16 +211,13 @@ class StreamConsumer:
 
 def frame_of(messages: Sequence[Message]) -> Frame:
     """The columns of messages of one partition, oldest first; none of them is an error."""
-    # The client's types allow more than it gives for a message that is no error.
-    headers: list[Any] = [m.headers() for m in messages]
-    offsets: list[Any] = [m.offset() for m in messages]
-    return Frame(
-        offsets,
-        [m.timestamp()[1] for m in messages],
-        [m.key() for m in messages],
-        [m.value() for m in messages],
-        headers if any(headers) else None,
-    )
+    # Methods mapped in C, not comprehensions: half the cost, and this is where the parent's time goes. The client's
+    # types allow more than it gives for a message that is no error.
+    headers: list[Any] = list(map(Message.headers, messages))
+    timestamps: Any = map(Message.timestamp, messages)
+    columns: list[list[Any]] = [list(map(read, messages)) for read in (Message.offset, Message.key, Message.value)]
+    offsets, keys, values = columns
+    return Frame(offsets, list(map(_MILLISECONDS, timestamps)), keys, values, headers if any(headers) else None)
 
 
 def _raise_error(partitions: Sequence[TopicPartition]) -> None:

@@ -6,6 +6,7 @@ neither Kafka's client nor the ring.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import msgspec
@@ -61,12 +62,8 @@ def records(frame: Frame) -> list[Record]:
     """All records of the frame; none if it is skipped."""
     if frame.skipped:
         return []
-    headers = frame.headers
-    if headers is None:
-        columns = zip(frame.offsets, frame.timestamps_ms, frame.keys, frame.values, strict=True)
-        return [Record(offset, timestamp, key, value, ()) for offset, timestamp, key, value in columns]
-    rows = zip(frame.offsets, frame.timestamps_ms, frame.keys, frame.values, headers, strict=True)
-    return [Record(offset, timestamp, key, value, own or ()) for offset, timestamp, key, value, own in rows]
+    headers = repeat(()) if frame.headers is None else [own or () for own in frame.headers]
+    return list(map(Record, frame.offsets, frame.timestamps_ms, frame.keys, frame.values, headers))
 
 
 def split(frame: Frame, *, piece_bytes_max: int, record_bytes_max: int) -> Iterator[Frame]:

@@ -20,11 +20,17 @@ handler, started by ``stream.run.run(kafka, settings, handler="my.module:make", 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 
-class Record(NamedTuple):
-    """One Kafka record as the handler sees it. ``key`` and ``value`` own their bytes."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One Kafka record as the handler sees it. ``key`` and ``value`` own their bytes.
+
+    A struct that the garbage collector does not follow, because batches are tens of thousands of them: as tuples they
+    cost six times as much.
+    """
 
     offset: int
     timestamp_ms: int

@@ -49,6 +49,14 @@ _partition_of: Final[Any] = Message.partition
 _OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - the client's public name for it
 
 
+def _by_partition(messages: Iterable[Message]) -> dict[int, list[Message]]:
+    """Each partition's, in their order. What the client gives at once is a run per partition, mostly."""
+    groups: dict[int, list[Message]] = {}
+    for number, run in groupby(messages, key=_partition_of):
+        groups.setdefault(number, []).extend(run)
+    return groups
+
+
 class StreamFailedError(Exception):
     """The stream cannot go on in this process."""
 
@@ -205,13 +213,11 @@ class Parent:
         epochs = self._current_epochs()
         messages = [first, *self._consumer.consume(self._settings.consume_records_max)]
         now = self._current_epochs()
-        records = self._without_errors(messages)
-        records.sort(key=_partition_of)
-        for number, group in groupby(records, key=_partition_of):
+        for number, group in _by_partition(self._without_errors(messages)).items():
             if number in now and epochs.get(number) == now[number]:
-                self._place(self._partitions[number], list(group))
+                self._place(self._partitions[number], group)
             else:
-                self._drop_foreign(number, len(list(group)))
+                self._drop_foreign(number, len(group))
 
     def _poll_timeout_s(self) -> float:
         """How long to wait for Kafka; before that, for the workers, if all is paused and only they can change that."""
@@ -252,7 +258,9 @@ class Parent:
         else:
             self._consumer.seek(number, partition.next_to_place)
 
-    def _without_errors(self, messages: Iterable[Message]) -> list[Message]:
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        if not any(map(Message.error, messages)):
+            return messages
         records = []
         for message in messages:
             error = message.error()

@@ -144,7 +144,7 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         if published <= reader.position.frame:
             continue
         spans = reader.take(published, channel.records_max)
-        batch = [record for span in spans for record in span.records]
+        batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))
         channel.released_to(reader.position)

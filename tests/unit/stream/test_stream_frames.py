@@ -1,5 +1,6 @@
 """Frames: columns, cutting, and what a record weighs."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ RECORDS = st.lists(
 
 
 def frame_from(records, *, first=100):
-    numbered = [record._replace(offset=first + 2 * n) for n, record in enumerate(records)]
+    numbered = [msgspec.structs.replace(record, offset=first + 2 * n) for n, record in enumerate(records)]
     frame = Frame(
         [r.offset for r in numbered],
         [r.timestamp_ms for r in numbered],
@@ -35,7 +36,7 @@ def frame_from(records, *, first=100):
 
 
 def comparable(records):
-    return [record._replace(headers=[tuple(h) for h in record.headers]) for record in records]
+    return [msgspec.structs.replace(record, headers=[tuple(h) for h in record.headers]) for record in records]
 
 
 @given(RECORDS)

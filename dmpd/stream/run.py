@@ -1,5 +1,6 @@
 """Process a Kafka topic with a handler: the one call that a program makes of the stream."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,9 @@ from dmpd.stream.status import StreamStatus
 _PRODUCER_QUEUE_KIBIBYTES: Final = 16 * 1024
 _DEAD_LETTER_BYTES_MAX: Final = 8 << 20
 """Half the queue: one larger than the queue would find it full for ever. The topic's own bound is the broker's."""
+_YOUNG_OBJECTS_MAX: Final = 50_000
+"""Before the garbage collector looks. A turn makes thousands of objects and lets go of them, none in a cycle: with the
+default of 700 each turn would be searched, most of them twice."""
 
 
 def run(
@@ -61,6 +65,7 @@ def run(
         )
     )
     server.start()
+    gc.set_threshold(_YOUNG_OBJECTS_MAX)
     try:
         producer = Producer(
             kafka,

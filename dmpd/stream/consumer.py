@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from dmpd.runtime import kafka as runtime_kafka
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import metrics
-from dmpd.stream.frames import Frame
+from dmpd.stream.frames import Frame, Offsets
 from dmpd.stream.settings import StreamSettings
 
 _log = logging.getLogger(__name__)
@@ -215,9 +215,18 @@ def frame_of(messages: Sequence[Message]) -> Frame:
     # types allow more than it gives for a message that is no error.
     headers: list[Any] = list(map(Message.headers, messages))
     timestamps: Any = map(Message.timestamp, messages)
-    columns: list[list[Any]] = [list(map(read, messages)) for read in (Message.offset, Message.key, Message.value)]
-    offsets, keys, values = columns
-    return Frame(offsets, list(map(_MILLISECONDS, timestamps)), keys, values, headers if any(headers) else None)
+    keys: list[Any] = list(map(Message.key, messages))
+    values: list[Any] = list(map(Message.value, messages))
+    return Frame(
+        _offsets_of(messages), list(map(_MILLISECONDS, timestamps)), keys, values, headers if any(headers) else None
+    )
+
+
+def _offsets_of(messages: Sequence[Any]) -> Offsets:
+    first, last = messages[0].offset(), messages[-1].offset()
+    if last - first == len(messages) - 1:
+        return range(first, last + 1)
+    return [message.offset() for message in messages]
 
 
 def _raise_error(partitions: Sequence[TopicPartition]) -> None:

@@ -23,13 +23,17 @@ class Position(NamedTuple):
     nth: int
 
 
-class Frame(msgspec.Struct, array_like=True, gc=False):
+Offsets = range | list[int]
+"""A range if they follow one another without a gap, as they do unless the topic is compacted or transactional."""
+
+
+class Frame(msgspec.Struct, gc=False):
     """Equal-length columns, oldest record first. ``headers`` is None if no record has any.
 
     ``skipped``: nothing here is for the handler (the parent deals with it); the frame keeps its place in the order.
     """
 
-    offsets: list[int]
+    offsets: Offsets
     timestamps_ms: list[int]
     keys: list[bytes | None]
     values: list[bytes | None]
@@ -37,18 +41,34 @@ class Frame(msgspec.Struct, array_like=True, gc=False):
     skipped: bool = False
 
 
+class _Packed(msgspec.Struct, array_like=True, gc=False):
+    """A frame as it lies in the ring; of offsets without a gap only the first."""
+
+    offsets: int | list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[list[tuple[str, bytes | None]] | None] | None
+    skipped: bool
+
+
 _RECORD_OVERHEAD_BYTES: Final = 48
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(Frame)
+_DECODER: Final = msgspec.msgpack.Decoder(_Packed)
 
 
 def encode(frame: Frame) -> bytes:
-    return _ENCODER.encode(frame)
+    offsets = frame.offsets
+    packed = offsets.start if isinstance(offsets, range) else offsets
+    return _ENCODER.encode(_Packed(packed, frame.timestamps_ms, frame.keys, frame.values, frame.headers, frame.skipped))
 
 
 def decode(payload: bytes | memoryview) -> Frame:
     """Raises ``msgspec.DecodeError`` if ``payload`` is no frame."""
-    return _DECODER.decode(payload)
+    packed = _DECODER.decode(payload)
+    first = packed.offsets
+    offsets = range(first, first + len(packed.keys)) if isinstance(first, int) else first
+    return Frame(offsets, packed.timestamps_ms, packed.keys, packed.values, packed.headers, packed.skipped)
 
 
 def record_at(frame: Frame, index: int) -> Record:

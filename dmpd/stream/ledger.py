@@ -21,7 +21,7 @@ class _Placed:
     def __init__(self, position: int, end: int, offsets: Sequence[int], *, skipped: bool) -> None:
         self.position = position
         self.end = end
-        self.offsets = array("q", offsets)
+        self.offsets = offsets if isinstance(offsets, range) else array("q", offsets)
         self.skipped = skipped
 
 

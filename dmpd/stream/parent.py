@@ -33,10 +33,12 @@ from dmpd.stream.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_IDLE_POLL_S: Final = 0.1
+_IDLE_POLL_S: Final = 0.05
 """Also bounds how late a signal or a worker's death is seen; above 0.2 s the client would not wake for signals."""
 _BUSY_POLL_S: Final = 0.005
 """While a ring waits for space or a drain for its end."""
+_LOOK_EVERY_S: Final = 0.05
+"""Between two looks at every partition. Those that get records or whose worker speaks are seen to in each turn."""
 _STATUS_EVERY_S: Final = 0.5
 _DEGRADED_AFTER_S: Final = 15.0
 _LEAVE_TIMEOUT_S: Final = 5.0
@@ -99,6 +101,9 @@ class Parent:
         self._drain: Drain | None = None
         self._has_joined = False
         self._is_leaving = False
+        self._look_at_s = 0.0
+        self._placed: list[Partition] = []
+        """Those that got records in this turn."""
         self._status_at_s = 0.0
 
     def run(self) -> int:
@@ -124,17 +129,27 @@ class Parent:
     # One turn
 
     def _turn(self, now_s: float) -> None:
+        self._placed.clear()
         self._fetch_or_rebuild(now_s)
-        self._workers.tend(self._partitions.values(), now_s)
+        spoken = self._workers.listen(self._partitions)
         self._pump(now_s)
-        self._heal(now_s)
-        if self._outgoing.fatal is not None:
-            raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
-        self._settle()
-        self._commit(now_s)
+        if now_s >= self._look_at_s or self._drain is not None or any(p.wants_care for p in spoken):
+            self._look_at_s = now_s + _LOOK_EVERY_S
+            self._look_after_all(now_s)
+        else:
+            self._settle(dict.fromkeys([*spoken, *self._placed]))
         if now_s - self._status_at_s >= _STATUS_EVERY_S:
             self._status_at_s = now_s
             self._report(now_s)
+
+    def _look_after_all(self, now_s: float) -> None:
+        """What need not be asked of every partition in every turn: a turn may bring one record to one of many."""
+        self._workers.tend(self._partitions.values(), now_s)
+        self._heal(now_s)
+        if self._outgoing.fatal is not None:
+            raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
+        self._settle(self._partitions.values())
+        self._commit(now_s)
 
     def _fetch_or_rebuild(self, now_s: float) -> None:
         """Take what Kafka has; a client that failed for good is replaced by another, with backoff."""
@@ -242,6 +257,7 @@ class Parent:
         for oversized in partition.place(frame):
             self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._settings.max_record_bytes)
         partition.tell_worker()
+        self._placed.append(partition)
         placed = partition.ledger.placed_records - before
         metrics.RECORDS.inc(placed)
         metrics.REFUSED.inc(len(messages) - placed)
@@ -285,10 +301,10 @@ class Parent:
 
     # Space, pauses, commits
 
-    def _settle(self) -> None:
+    def _settle(self, partitions: Iterable[Partition]) -> None:
         """Give back what the frontier has passed; pause who is full; resume who has room."""
         pause, resume = [], []
-        for partition in self._partitions.values():
+        for partition in partitions:
             metrics.PASSED.inc(partition.free())
             if self._drain is not None:
                 continue

@@ -77,6 +77,11 @@ class Partition:
     def used_bytes(self) -> int:
         return self.ring.used_bytes + self.held_bytes
 
+    @property
+    def wants_care(self) -> bool:
+        """Whether its worker ended or its ring is broken."""
+        return bool(self.corruption) or (self.life is not None and self.life.has_closed)
+
     def tell_worker(self) -> None:
         """Tell the worker, if there is one, what it may read."""
         if self.life is not None:

@@ -4,7 +4,7 @@ import logging
 import random
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from dmpd.runtime.backoff import Backoff
 from dmpd.stream import metrics
 from dmpd.stream.channel import ChannelClosedError, Emit, Invalid, ReleasedTo, StateChanged, Upward
+from dmpd.stream.ears import Ears
 from dmpd.stream.fork_server import Fork, ForkServer, ForkServerError
 from dmpd.stream.frames import Position
 from dmpd.stream.ledger import PositionError
@@ -32,13 +33,21 @@ class Workers:
         self._server = server
         self._settings = settings
         self._outgoing = outgoing
+        self._ears = Ears()
         self._server_restart_at_s = 0.0
         self._server_backoff = Backoff(
             settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random
         )
 
+    def listen(self, partitions: Mapping[int, Partition]) -> list[Partition]:
+        """Hear those who say something; returns their partitions. Does not block."""
+        spoken = [partitions[number] for number in self._ears.spoken()]
+        for partition in spoken:
+            self.hear(partition)
+        return spoken
+
     def tend(self, partitions: Iterable[Partition], now_s: float) -> None:
-        """One turn: hear what workers say, notice deaths, start who is missing, tell who is behind."""
+        """Look after all: hear what workers say, notice deaths, start who is missing, tell who is behind."""
         partitions = list(partitions)
         for partition in partitions:
             self.hear(partition)
@@ -99,6 +108,7 @@ class Workers:
         deadline_s = time.monotonic() + timeout_s
         lives = [p.life for p in partitions if p.life is not None]
         for life in lives:
+            self._ears.remove(life.channel)
             life.channel.close()
         for life in lives:
             life.await_end(deadline_s)
@@ -119,6 +129,7 @@ class Workers:
                 stuck_s=self._settings.stuck_timeout_s, sink_silence_s=self._settings.sink_silence_timeout_s
             )
             partition.life = WorkerLife.start(self._server, request, ring_fd=partition.ring_fd, watchdog=watchdog)
+            self._ears.add(partition.life.channel, partition.number)
         except ForkServerError as error:
             _log.error("partition %d: no worker: %s", partition.number, error)
             partition.restart_at_s = now_s + partition.backoff.next_s()
@@ -183,6 +194,7 @@ class Workers:
         life.confirm_death()
         while self._hear_one(partition):
             continue
+        self._ears.remove(life.channel)
         life.close()
         partition.life = None
 

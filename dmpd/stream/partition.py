@@ -207,7 +207,7 @@ class Partition:
             self.dead_letters += 1
         return oversized
 
-    def _put(self, frame: Frame, payload: bytes) -> int | None:
+    def _put(self, frame: Frame, payload: bytes | bytearray) -> int | None:
         position = None
         if self.flow.fits(self.used_bytes, ring.frame_bytes(len(payload))):
             position = self.ring.write(payload)

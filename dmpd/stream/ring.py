@@ -97,7 +97,7 @@ class Ring:
             raise RingCorruptedError(position, length, check)
         return length, check
 
-    def _write(self, position: int, payload: bytes) -> None:
+    def _write(self, position: int, payload: bytes | bytearray) -> None:
         index = position % self.capacity_bytes
         start = index + _HEADER.size
         self._view[start : start + len(payload)] = payload
@@ -125,7 +125,7 @@ class RingProducer(Ring):
     def used_bytes(self) -> int:
         return self.published - self.freed
 
-    def write(self, payload: bytes) -> int | None:
+    def write(self, payload: bytes | bytearray) -> int | None:
         """Append a frame. Returns its position, or None (and nothing changes) if it does not fit now."""
         size = frame_bytes(len(payload))
         to_end = self.capacity_bytes - self.published % self.capacity_bytes

@@ -1,0 +1,64 @@
+"""A stream as a process of its own: ``python -m tests.bench.stream.daemon FILE``; ``StreamProcess`` starts it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.log import setup
+from dmpd.runtime.settings import KafkaSettings, LogSettings
+from dmpd.stream import metrics
+from dmpd.stream.run import run
+from dmpd.stream.settings import StreamSettings
+from dmpd.stream.status import StreamStatus
+
+
+class FileStatus(StreamStatus):
+    """Writes what the benchmark wants to know of the parent: state, counters, what the client has received."""
+
+    def __init__(self, path: Path, lifecycle: Lifecycle) -> None:
+        super().__init__()
+        self._path = path
+        self._lifecycle = lifecycle
+        self.received_bytes = 0
+
+    def on_statistics(self, text: str) -> None:
+        self.received_bytes = json.loads(text)["rxmsg_bytes"]
+
+    def publish(self, *args: Any, **kwargs: Any) -> None:
+        super().publish(*args, **kwargs)
+        picture = self.snapshot()
+        found = {
+            "state": self._lifecycle.state,
+            "partitions": len(picture["partitions"]),
+            "workers": sum(one["worker_pid"] is not None for one in picture["partitions"].values()),
+            "pauses": metrics.PAUSES._value.get(),
+            "received_bytes": self.received_bytes,
+        }
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(found))
+        temporary.replace(self._path)
+
+
+def main() -> int:
+    config = json.loads(Path(sys.argv[1]).read_text())
+    lifecycle = Lifecycle("stream")
+    lifecycle.install_signals()
+    setup(LogSettings(), "stream")
+    status = FileStatus(Path(config["status"]), lifecycle)
+    options: dict[str, Any] = {}
+    if config["statistics"]:
+        options = {"statistics.interval.ms": 500, "stats_cb": status.on_statistics}
+    return run(
+        KafkaSettings(bootstrap_servers=config["bootstrap"], options=options),
+        StreamSettings(**config["settings"]),
+        handler=config["handler"],
+        lifecycle=lifecycle,
+        handler_argument=json.dumps(config["argument"]).encode(),
+        status=status,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Handlers of the benchmarks. The argument is JSON: ``counters`` (a file), and what each says of itself."""
+
+import json
+import time
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dmpd.stream.handler import Output, Record
+from tests.bench.stream.counters import Counters
+
+
+class Swallow:
+    """Counts records and forgets them: what remains is the stream's own cost."""
+
+    def __init__(self, partition: int, options: dict[str, Any]) -> None:
+        self.partition = partition
+        self.options = options
+        self.counters = Counters(Path(options["counters"]))
+
+    def handle(self, records: Sequence[Record], output: Output) -> None:
+        now_ns = time.monotonic_ns()
+        self.counters.begin(self.partition, now_ns)
+        self.work(records, output)
+        self.counters.add(self.partition, len(records), self.size_bytes(records), time.monotonic_ns())
+
+    def work(self, records: Sequence[Record], output: Output) -> None:
+        return
+
+    def size_bytes(self, records: Sequence[Record]) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.counters.close()
+
+
+def swallow(partition: int, argument: bytes) -> Swallow:
+    return Swallow(partition, json.loads(argument))
+
+
+class Stamp(Swallow):
+    """Keeps, of each record, when it was produced (its value begins with that) and how long ago that was."""
+
+    def __init__(self, partition: int, options: dict[str, Any]) -> None:
+        super().__init__(partition, options)
+        self.seen = array("Q")
+
+    def work(self, records: Sequence[Record], output: Output) -> None:
+        now_ns = time.monotonic_ns()
+        for record in records:
+            made_ns = int.from_bytes((record.value or b"")[:8], "little")
+            self.seen.append(made_ns)
+            self.seen.append(now_ns - made_ns)
+
+    def close(self) -> None:
+        Path(f"{self.options['counters']}.{self.partition}").write_bytes(self.seen.tobytes())
+        super().close()
+
+
+def stamp(partition: int, argument: bytes) -> Stamp:
+    return Stamp(partition, json.loads(argument))

@@ -1,11 +1,13 @@
-"""What a daemon tells of itself over HTTP: ``/healthz /readyz /metrics /status``, on a TCP port or a unix socket.
+"""What a daemon tells of itself over HTTP, ``/healthz /readyz /metrics /status``, and what it is asked to do by POST.
 
-Served by a thread of its own, so that it answers while the daemon's loop is busy; ``fetch`` is the other side.
+On a TCP port or a unix socket. Served by a thread of its own, so that it answers while the daemon's loop is busy;
+``fetch`` is the other side.
 """
 
 import contextlib
 import http.client
 import http.server
+import ipaddress
 import logging
 import socket
 import socketserver
@@ -14,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from dmpd.runtime import metrics
@@ -21,9 +24,24 @@ from dmpd.runtime.lifecycle import Lifecycle
 
 _UNIX: Final = "unix:"
 
+_BODY_BYTES_MAX: Final = 64 * 1024
+_JSON: Final = "application/json"
+
 _log = logging.getLogger(__name__)
 
 Status = Callable[[], Mapping[str, Any]]
+Action = Callable[[Mapping[str, Any]], Any]
+"""Does something with the arguments of a POST, on the server's thread, and returns what is answered as JSON. May block
+for some seconds. Raises ``ActionRefusedError``."""
+
+
+class ActionRefusedError(Exception):
+    """An action is not done; ``code`` is HTTP's, the text says why and what to do."""
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.code = code
+        self.sentence = sentence
 
 
 class HealthServer:
@@ -31,10 +49,17 @@ class HealthServer:
 
     ``/healthz`` is 200 while the process lives and is not stopped; ``/readyz`` is 200 when ready or degraded (it works,
     something it needs is away), else 503. Both bodies say the state and, degraded, why.
+
+    POST ``/drain`` is what TERM is; ``actions`` are further ones. They are for who may log in here: on a unix socket,
+    whose mode says who that is, or to a loopback peer; and never for a page in somebody's browser, which cannot send
+    ``Content-Type: application/json`` to another host than its own, nor name us as its host.
     """
 
-    def __init__(self, bind: str, lifecycle: Lifecycle, status: Status) -> None:
+    def __init__(
+        self, bind: str, lifecycle: Lifecycle, status: Status, *, actions: Mapping[str, Action] | None = None
+    ) -> None:
         """``bind``: ``host:port`` (port 0 = a free one) or ``unix:/path``, made with mode 0660."""
+        self._actions: Mapping[str, Action] = {"/drain": self._drain} | dict(actions or {})
         self._lifecycle = lifecycle
         self._status = status
         server = self
@@ -42,6 +67,9 @@ class HealthServer:
         class Handler(_Handler):
             def answer(self, path: str) -> tuple[int, str, bytes]:
                 return server._answer(path)
+
+            def act(self, path: str, arguments: Mapping[str, Any]) -> tuple[int, str, bytes]:
+                return server._act(path, arguments)
 
         self._unix_path = Path(bind.removeprefix(_UNIX)) if bind.startswith(_UNIX) else None
         self._server: socketserver.BaseServer
@@ -78,12 +106,38 @@ class HealthServer:
             return 200, "text/plain; version=0.0.4", metrics.render()
         if path == "/status":
             body = {"program": self._lifecycle.program, "state": state, "reason": reason, **self._status()}
-            return 200, "application/json", orjson.dumps(body)
+            return 200, _JSON, orjson.dumps(body)
         return 404, "text/plain", b"/healthz /readyz /metrics /status\n"
 
+    def _act(self, path: str, arguments: Mapping[str, Any]) -> tuple[int, str, bytes]:
+        action = self._actions.get(path)
+        if action is None:
+            return _refused(404, f"there are: POST {' '.join(sorted(self._actions))}")
+        try:
+            answer = action(arguments)
+        except ActionRefusedError as refusal:
+            return _refused(refusal.code, refusal.sentence)
+        return (202 if path == "/drain" else 200), _JSON, msgspec.json.encode(answer)
 
-def fetch(bind: str, path: str, *, timeout_s: float = 2.0) -> tuple[int, bytes]:
-    """Ask the daemon at ``bind``. Blocks up to ``timeout_s``.
+    def _drain(self, arguments: Mapping[str, Any]) -> Any:
+        _log.info("asked to drain by an operator")
+        self._lifecycle.request_stop_from_thread()
+        return {"said": "draining"}
+
+
+def _refused(code: int, sentence: str) -> tuple[int, str, bytes]:
+    return code, _JSON, orjson.dumps({"error": sentence})
+
+
+def fetch(
+    bind: str,
+    path: str,
+    *,
+    method: str = "GET",
+    arguments: Mapping[str, Any] | None = None,
+    timeout_s: float = 2.0,
+) -> tuple[int, bytes]:
+    """Ask the daemon at ``bind``; POST has it do something with ``arguments``. Blocks up to ``timeout_s``.
 
     Raises:
         OSError: Nobody answers there.
@@ -93,9 +147,10 @@ def fetch(bind: str, path: str, *, timeout_s: float = 2.0) -> tuple[int, bytes]:
         connection = _UnixConnection(bind.removeprefix(_UNIX), timeout_s)
     else:
         connection = http.client.HTTPConnection(bind, timeout=timeout_s)
+    body = orjson.dumps(dict(arguments or {})) if method == "POST" else None
     with contextlib.closing(connection):
         try:
-            connection.request("GET", path)
+            connection.request(method, path, body, {"Content-Type": _JSON} if body is not None else {})
             answer = connection.getresponse()
             return answer.status, answer.read()
         except http.client.HTTPException as error:
@@ -109,9 +164,51 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, path: str) -> tuple[int, str, bytes]:
         raise AssertionError(path)
 
+    def act(self, path: str, arguments: Mapping[str, Any]) -> tuple[int, str, bytes]:
+        raise AssertionError(path)
+
     def do_GET(self) -> None:
+        self._reply(lambda: self.answer(self.path))
+
+    def do_POST(self) -> None:
+        self._reply(self._asked)
+
+    def _asked(self) -> tuple[int, str, bytes]:
         try:
-            code, content_type, body = self.answer(self.path)
+            self._check_asker()
+            arguments = self._arguments()
+        except ActionRefusedError as refusal:
+            _log.warning("POST %s refused: %s", self.path, refusal.sentence)
+            return _refused(refusal.code, refusal.sentence)
+        return self.act(self.path, arguments)
+
+    def _check_asker(self) -> None:
+        """Raises ``ActionRefusedError``: not from this machine, or maybe a browser's page."""
+        if isinstance(self.client_address, tuple) and not _is_loopback(self.client_address[0]):
+            raise ActionRefusedError(403, "only from this machine: run dmpctl where the daemon runs")
+        if self.headers.get_content_type() != _JSON:
+            raise ActionRefusedError(415, "expected Content-Type: application/json")
+        host = _host_of(self.headers.get("Host", "localhost"))
+        if host != "localhost" and not _is_loopback(host):
+            raise ActionRefusedError(403, f"expected localhost or 127.0.0.1 as Host, got {host}")
+
+    def _arguments(self) -> Mapping[str, Any]:
+        """The body, a JSON object; none is an empty one. Raises ``ActionRefusedError``."""
+        length = self.headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit() or int(length) > _BODY_BYTES_MAX:
+            raise ActionRefusedError(413, f"expected Content-Length up to {_BODY_BYTES_MAX}, got {length[:20]}")
+        body = self.rfile.read(int(length))
+        try:
+            arguments = orjson.loads(body) if body else {}
+        except orjson.JSONDecodeError as error:
+            raise ActionRefusedError(400, f"the body is no JSON: {error}") from error
+        if not isinstance(arguments, dict):
+            raise ActionRefusedError(400, "expected a JSON object as body")
+        return arguments
+
+    def _reply(self, answer: Callable[[], tuple[int, str, bytes]]) -> None:
+        try:
+            code, content_type, body = answer()
         except Exception:  # whatever it is, the asker gets an answer and the log the trace
             _log.exception("answering %s", self.path)
             code, content_type, body = 500, "text/plain", b"see the log\n"
@@ -126,6 +223,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
         _log.debug(format, *args)
+
+
+def _host_of(header: str) -> str:
+    """``host`` of ``host:port``; an IPv6 address without its brackets."""
+    return header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)
 
 
 class _TcpServer(http.server.ThreadingHTTPServer):

@@ -28,6 +28,8 @@ class Lifecycle:
         self._state: State = "starting"
         self._reason = ""
         self._stopped: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stop_on_its_way = False
 
     @property
     def stop_requested(self) -> bool:
@@ -64,6 +66,17 @@ class Lifecycle:
         if self._stopped is not None:
             self._stopped.set()
 
+    def request_stop_from_thread(self) -> None:
+        """What TERM does, from another thread than the loop's: once; it never counts as the second one."""
+        with self._lock:
+            if self.stop_requested or self._is_stop_on_its_way:
+                return
+            self._is_stop_on_its_way = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.request_stop)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def install_signals(self) -> None:
         """For loops without asyncio: TERM, INT and HUP set flags and make ``wakeup_fd`` readable."""
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -83,6 +96,7 @@ class Lifecycle:
 
     def install_async(self, loop: asyncio.AbstractEventLoop) -> None:
         """For asyncio: the same flags, and ``wait_stop`` returns."""
+        self._loop = loop
         self._stopped = asyncio.Event()
         if self.stop_requested:
             self._stopped.set()

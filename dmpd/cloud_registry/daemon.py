@@ -18,6 +18,7 @@ from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, ensure_
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings
 from dmpd.stream import run as stream
+from dmpd.stream.control import Control
 from dmpd.stream.status import StreamStatus
 
 PROGRAM: Final = "cloud-registry"
@@ -41,8 +42,10 @@ def run(
     Waits for Kafka and the database as long as they are away; refuses a schema that is not this program's.
     """
     lifecycle.install_signals()
-    status = StreamStatus()
-    health = HealthServer(settings.health_bind, lifecycle, lambda: _status(lifecycle, status))
+    status, control = StreamStatus(), Control()
+    health = HealthServer(
+        settings.health_bind, lifecycle, lambda: _status(lifecycle, status), actions=control.actions()
+    )
     health.start()
     try:
         if not _wait_for(lambda: ensure_reachable(kafka, PROGRAM, _REACH_S), lifecycle):
@@ -57,6 +60,8 @@ def run(
             lifecycle=lifecycle,
             status=status,
             log=log,
+            source_of=source_of,
+            control=control,
         )
     except (KafkaRefusedError, migrate.SchemaError) as error:
         _log.error("%s", error)
@@ -64,6 +69,12 @@ def run(
     finally:
         lifecycle.set_state("stopped")
         health.stop()
+
+
+def source_of(key: bytes | None) -> bytes:
+    """Who a record is from: the RAE that its key, an MQTT topic, names; a key of another form is its own source."""
+    levels = (key or b"").split(b"/", 3)
+    return levels[2] if len(levels) == 4 and levels[:2] == [b"dmp", b"v1"] else key or b""
 
 
 def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings) -> bytes:

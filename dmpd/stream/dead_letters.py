@@ -10,6 +10,8 @@ from typing import NamedTuple
 from dmpd.stream.handler import Record
 
 PREFIX = "dmpd-"
+REPLAYED = "dmpd-replayed"
+"""How often the record was replayed from the dead letters before; the one header of ours that a record keeps."""
 
 
 class OutgoingRecord(NamedTuple):
@@ -39,10 +41,13 @@ def dead_letter(
 ) -> OutgoingRecord:
     """The dead letter of ``record``. ``truncated``: without its value, because Kafka refused it with it.
 
-    Headers of an earlier life as a dead letter (it was replayed and failed again) give way to the new ones. A header,
-    key or value that is null becomes empty: dead-letter topics are not compacted, so an empty one deletes nothing.
+    Headers of an earlier life as a dead letter (it was replayed and failed again) give way to the new ones; how often
+    that was stays. A header, key or value that is null becomes empty (dead-letter topics are not compacted, so an empty
+    one deletes nothing) and ``dmpd-null`` says which of key and value were.
     """
-    headers = [(name, content or b"") for name, content in record.headers if not name.startswith(PREFIX)]
+    headers = [
+        (name, content or b"") for name, content in record.headers if name == REPLAYED or not name.startswith(PREFIX)
+    ]
     facts = {
         "reason": verdict.reason,
         "detail": verdict.detail,
@@ -52,6 +57,9 @@ def dead_letter(
         "at": at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "by": verdict.by,
     }
+    nulls = [name for name, content in (("key", record.key), ("value", record.value)) if content is None]
+    if nulls:
+        facts["null"] = ",".join(nulls)
     if truncated:
         facts["truncated"] = str(len(record.value or b""))
     headers += [(PREFIX + name, text.encode(errors="replace")) for name, text in facts.items()]

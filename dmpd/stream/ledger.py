@@ -9,6 +9,7 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from dmpd.stream.frames import Position
 
@@ -16,13 +17,22 @@ from dmpd.stream.frames import Position
 class _Placed:
     """One frame in the ring."""
 
-    __slots__ = ("end", "offsets", "position", "skipped")
+    __slots__ = ("end", "first", "offsets", "position", "skipped")
 
-    def __init__(self, position: int, end: int, offsets: Sequence[int], *, skipped: bool) -> None:
+    def __init__(self, position: int, end: int, offsets: Sequence[int], *, first: int, skipped: bool) -> None:
         self.position = position
         self.end = end
+        self.first = first
         self.offsets = offsets if isinstance(offsets, range) else array("q", offsets)
         self.skipped = skipped
+
+
+class Stretch(NamedTuple):
+    """Records of one frame that are not released: from ``first`` on so many, and where the next frame may begin."""
+
+    first: Position
+    records: int
+    end: int
 
 
 class PositionError(Exception):
@@ -45,12 +55,16 @@ class Ledger:
         """Records placed that the frontier has not passed."""
         self.passed_records = 0
         """Records that the frontier has passed in all."""
+        self.released_records = 0
+        """Records released in all."""
         self._published = 0
         self._frames: deque[_Placed] = deque()
         self._by_position: dict[int, _Placed] = {}
         self._holds: list[tuple[Position, int]] = []
         self._ended_holds: set[int] = set()
         self._holds_made = 0
+        self._whole_released = 0
+        self._unreleased_ends: deque[tuple[int, int]] = deque()
 
     def place(self, position: int, end: int, offsets: Sequence[int], *, skipped: bool = False) -> None:
         """Note a frame of ``offsets`` that was written at ``position``, its end being ``end``.
@@ -59,11 +73,12 @@ class Ledger:
         """
         assert self._published <= position < end, (self._published, position, end)
         assert len(offsets) > 0
-        placed = _Placed(position, end, offsets, skipped=skipped)
+        placed = _Placed(position, end, offsets, first=self.placed_records, skipped=skipped)
         self._frames.append(placed)
         self._by_position[position] = placed
         self._published = end
         self.open_records += len(offsets)
+        self._unreleased_ends.append((end, self.placed_records))
 
     def release(self, position: Position) -> None:
         """Everything before ``position`` is handled.
@@ -76,6 +91,9 @@ class Ledger:
         if position.nth:
             self._frame_of(position)
         self.released = position
+        while self._unreleased_ends and self._unreleased_ends[0][0] <= position.frame:
+            self._whole_released = self._unreleased_ends.popleft()[1]
+        self.released_records = self._whole_released + position.nth
         self._advance()
 
     def hold(self, position: Position | None = None) -> int:
@@ -133,6 +151,17 @@ class Ledger:
 
     def offset_at(self, position: Position) -> int:
         return self._frame_of(position).offsets[position.nth]
+
+    def ordinal_at(self, position: Position) -> int:
+        """How many records were placed before the one there. Raises ``PositionError``."""
+        return self._frame_of(position).first + position.nth
+
+    def unreleased(self) -> list[Stretch]:
+        """Everything for the worker that is not released, oldest first. O(frames)."""
+        return [
+            Stretch(Position(frame.position, nth), len(frame.offsets) - nth, frame.end)
+            for frame, nth in self._unreleased()
+        ]
 
     def _unreleased(self) -> Iterator[tuple[_Placed, int]]:
         """Frames for the worker that are not released whole, and how many records of each are."""

@@ -20,6 +20,16 @@ LOST = metrics.counter(
 PASSED = metrics.counter("dmpd_stream_passed_records_total", "Records that the frontier has passed: durable, or judged")
 PAUSES = metrics.counter("dmpd_stream_pauses_total", "Partitions paused because their ring was full")
 DEAD_LETTERS = metrics.counter("dmpd_stream_dead_letters_total", "Dead letters delivered", ("reason",))
+DEAD_LETTERS_DROPPED = metrics.counter(
+    "dmpd_stream_dead_letters_dropped_total",
+    "Records given up whose dead letter was not produced, because their source had too many",
+    ("reason",),
+)
+HALTS = metrics.counter(
+    "dmpd_stream_halts_total", "Partitions halted because most of their last records, from many sources, were invalid"
+)
+HALTED = metrics.gauge("dmpd_stream_halted_partitions", "Partitions halted now; an operator has to resume or skip them")
+HELD = metrics.gauge("dmpd_stream_operator_paused_partitions", "Partitions that an operator has paused")
 EMITTED = metrics.counter("dmpd_stream_emitted_records_total", "Records that handlers emitted, delivered")
 PRODUCE_FAILURES = metrics.counter(
     "dmpd_stream_produce_failures_total", "Dead letters or emitted records that Kafka refused; each is tried again"

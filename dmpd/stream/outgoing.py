@@ -19,6 +19,8 @@ from dmpd.stream.dead_letters import Origin, OutgoingRecord, Verdict, dead_lette
 from dmpd.stream.frames import Position
 from dmpd.stream.handler import Record
 from dmpd.stream.partition import OversizedRecord, Partition
+from dmpd.stream.ring import RingCorruptedError
+from dmpd.stream.source_limits import SourceLimits, SourceOf, Sources, whole_key
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER_S: Final = 1.0
@@ -44,7 +46,19 @@ class _Item:
 class OutgoingRecords:
     """A queue before the producer. Called from the parent's thread; deliveries are reported inside ``pump``."""
 
-    def __init__(self, producer: RecordProducer, *, topic: str, dead_letter_topic: str) -> None:
+    def __init__(
+        self,
+        producer: RecordProducer,
+        *,
+        topic: str,
+        dead_letter_topic: str,
+        letters_per_minute: int = 1000,
+        source_of: SourceOf = whole_key,
+    ) -> None:
+        """``letters_per_minute``: most dead letters of one source (``source_of`` its key), apart from skipped ones."""
+        self._sources = Sources(source_of)
+        self._limits = SourceLimits(per_minute=letters_per_minute)
+        self._now_s = 0.0
         self._producer = producer
         self._topic = topic
         self._dead_letter_topic = dead_letter_topic
@@ -65,8 +79,22 @@ class OutgoingRecords:
     ) -> None:
         """The record there was judged, by the handler or for what it does to it. Raises ``PositionError``."""
         ticket = partition.judge(position)
-        if ticket is not None:
+        if ticket is None:
+            return
+        source = self._source_at(partition, position)
+        partition.standstill.judged(partition.ledger.ordinal_at(position), source)
+        if self._limits.keeps(source, self._now_s):
             verdict = Verdict(reason, detail, by)
+            self._add_dead_letter(partition, ticket, lambda: partition.record_at(position), verdict)
+        else:
+            metrics.DEAD_LETTERS_DROPPED.labels(reason).inc()
+            partition.ledger.end_hold(ticket)
+
+    def skip(self, partition: Partition, position: Position) -> None:
+        """An operator gives up the record there, bad or not. Raises ``PositionError``."""
+        ticket = partition.judge(position)
+        if ticket is not None:
+            verdict = Verdict("skipped", "the partition was halted", "operator")
             self._add_dead_letter(partition, ticket, lambda: partition.record_at(position), verdict)
 
     def give_up_oversized(self, partition: Partition, oversized: OversizedRecord, *, limit_bytes: int) -> None:
@@ -75,8 +103,15 @@ class OutgoingRecords:
         def done() -> None:
             partition.held_bytes -= oversized.size_bytes
 
-        verdict = Verdict("oversized", detail, "stream")
-        self._add_dead_letter(partition, oversized.ticket, lambda: oversized.record, verdict, done)
+        source = self._sources.name(oversized.record.key)
+        partition.standstill.judged(oversized.ordinal, source, ahead=True)
+        if self._limits.keeps(source, self._now_s):
+            verdict = Verdict("oversized", detail, "stream")
+            self._add_dead_letter(partition, oversized.ticket, lambda: oversized.record, verdict, done)
+        else:
+            metrics.DEAD_LETTERS_DROPPED.labels("oversized").inc()
+            done()
+            partition.ledger.end_hold(oversized.ticket)
 
     def emit(self, partition: Partition, message: Emit) -> None:
         """Produce it; nothing that is released after this call is committed before it is delivered."""
@@ -86,6 +121,8 @@ class OutgoingRecords:
 
     def pump(self, now_s: float) -> None:
         """Hand on what the producer takes and take delivery reports. Does not block."""
+        self._now_s = now_s
+        self._tell_dropped()
         for _ in range(len(self._waiting)):
             if self._in_flight >= _IN_FLIGHT_MAX:
                 break
@@ -97,6 +134,20 @@ class OutgoingRecords:
                 break
             self._waiting.popleft()
         self._producer.poll(0)
+
+    def _source_at(self, partition: Partition, position: Position) -> bytes:
+        try:
+            return self._sources.name(partition.record_at(position).key)
+        except RingCorruptedError:  # it shows again, and is dealt with, when the letter is to be produced
+            return b"(unreadable)"
+
+    def _tell_dropped(self) -> None:
+        dropped = self._limits.ended(self._now_s)
+        if dropped is None:
+            return
+        named = ", ".join(f"{one.dropped} of {one.source}" for one in dropped.worst)
+        more = f" and {dropped.more_sources} more sources" if dropped.more_sources else ""
+        _log.warning("%d dead letters of the last minute were not kept: %s%s", dropped.letters, named, more)
 
     def _add_dead_letter(
         self,

@@ -18,15 +18,18 @@ from dmpd.runtime.backoff import Backoff
 from dmpd.runtime.kafka import RecordProducer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
-from dmpd.stream import metrics, workers
+from dmpd.stream import metrics, operations, workers
 from dmpd.stream.committer import Candidate, Committer
 from dmpd.stream.consumer import StreamConsumer, frame_of
+from dmpd.stream.control import Control
 from dmpd.stream.drain import Drain
 from dmpd.stream.fork_server import ForkServer
+from dmpd.stream.operations import Operations
 from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
 from dmpd.stream.ring import RingCorruptedError
 from dmpd.stream.settings import StreamSettings
+from dmpd.stream.source_limits import SourceOf, whole_key
 from dmpd.stream.status import StreamStatus
 from dmpd.stream.watermarks import Watermarks
 from dmpd.stream.workers import Workers
@@ -79,14 +82,23 @@ class Parent:
         producer: RecordProducer,
         lifecycle: Lifecycle,
         status: StreamStatus,
+        source_of: SourceOf = whole_key,
+        control: Control | None = None,
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._status = status
         self._partitions: dict[int, Partition] = {}
         self._epochs = 0
-        self._outgoing = OutgoingRecords(producer, topic=settings.topic, dead_letter_topic=settings.dead_letter_topic)
+        self._outgoing = OutgoingRecords(
+            producer,
+            topic=settings.topic,
+            dead_letter_topic=settings.dead_letter_topic,
+            letters_per_minute=settings.dead_letters_per_source_per_minute,
+            source_of=source_of,
+        )
         self._workers = Workers(server, settings, self._outgoing)
+        self._operations = Operations(self._workers, self._outgoing, control or Control())
         self._committer = Committer(
             records=settings.commit_records,
             interval_s=settings.commit_interval_s,
@@ -145,6 +157,7 @@ class Parent:
     def _look_after_all(self, now_s: float) -> None:
         """What need not be asked of every partition in every turn: a turn may bring one record to one of many."""
         self._workers.tend(self._partitions.values(), now_s)
+        self._operations.tend(self._partitions, is_draining=self._drain is not None)
         self._heal(now_s)
         if self._outgoing.fatal is not None:
             raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
@@ -210,6 +223,7 @@ class Parent:
         self._epochs += 1
         fresh = Partition(number, epoch=self._epochs, next_offset=old.ledger.next_offset, settings=self._settings)
         fresh.restarts, fresh.dead_letters = old.restarts + 1, old.dead_letters
+        fresh.standstill.inherit(old.standstill)
         fresh.backoff = old.backoff
         fresh.restart_at_s = now_s + fresh.backoff.next_s()
         self._partitions[number] = fresh
@@ -240,7 +254,7 @@ class Parent:
         if self._drain is not None or (partitions and all(p.flow.paused for p in partitions)):
             workers.wait(partitions, _BUSY_POLL_S)
             return 0.0
-        return _BUSY_POLL_S if any(p.flow.paused for p in partitions) else _IDLE_POLL_S
+        return _BUSY_POLL_S if any(p.waits_for_space for p in partitions) else _IDLE_POLL_S
 
     def _current_epochs(self) -> dict[int, int]:
         return {number: partition.epoch for number, partition in self._partitions.items()}
@@ -308,15 +322,16 @@ class Parent:
             metrics.PASSED.inc(partition.free())
             if self._drain is not None:
                 continue
-            if partition.flow.wants_pause(partition.used_bytes):
+            held = partition.standstill.holds_fetching and not partition.flow.paused
+            if held or partition.flow.wants_pause(partition.used_bytes):
                 pause.append(partition)
-            elif partition.flow.wants_resume(partition.used_bytes):
+            elif not partition.standstill.holds_fetching and partition.flow.wants_resume(partition.used_bytes):
                 resume.append(partition)
         if self._consumer is None:
             return
         for partition in pause:
             partition.flow.paused = True
-            metrics.PAUSES.inc()
+            metrics.PAUSES.inc(not partition.standstill.holds_fetching)
         self._consumer.pause([p.number for p in pause])
         if resume:
             self._resume(resume)
@@ -412,7 +427,7 @@ class Parent:
     def _is_drained(self) -> bool:
         partitions = self._partitions.values()
         return (
-            all(p.ledger.is_complete for p in partitions)
+            all(p.ledger.is_complete or p.standstill.state == "halted" for p in partitions)
             and self._outgoing.backlog == 0
             and self._committer.is_committed(self._candidates(self._partitions))
         )
@@ -420,6 +435,7 @@ class Parent:
     def _leave(self) -> int:
         assert self._drain is not None
         self._is_leaving = True
+        operations.say_what_is_left(self._partitions)
         self._workers.end(self._partitions.values(), self._drain.left_s(_LEAVE_TIMEOUT_S))
         if self._consumer is not None and not self._consumer.close_bounded(self._drain.left_s(_LEAVE_TIMEOUT_S)):
             _log.warning("Kafka does not let us leave the group; leaving without")
@@ -442,5 +458,6 @@ class Parent:
         self._status.publish(self._settings, pictures, commit_unanswered_s=unanswered_s)
         if self._has_joined and self._drain is None:
             late = unanswered_s > _DEGRADED_AFTER_S
-            reason = f"Kafka has taken no commit for {_DEGRADED_AFTER_S:g} s" if late else ""
-            self._lifecycle.set_state("degraded" if late else "ready", reason)
+            reasons = [f"Kafka has taken no commit for {_DEGRADED_AFTER_S:g} s"] if late else []
+            reasons += operations.degraded_reasons(self._partitions)
+            self._lifecycle.set_state("degraded" if reasons else "ready", "; ".join(reasons))

@@ -19,6 +19,7 @@ from dmpd.stream.frames import Frame, Position
 from dmpd.stream.handler import Record
 from dmpd.stream.ledger import Ledger
 from dmpd.stream.settings import StreamSettings
+from dmpd.stream.standstill import Standstill
 from dmpd.stream.suspicion import Suspicion
 from dmpd.stream.worker_life import WorkerLife
 
@@ -29,6 +30,8 @@ class OversizedRecord(NamedTuple):
     record: Record
     ticket: int
     size_bytes: int
+    ordinal: int
+    """How many records were placed before it."""
 
 
 class Partition:
@@ -54,6 +57,7 @@ class Partition:
         self.restart_at_s = 0.0
         self.backoff = Backoff(settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random)
         self.suspicion: Final = Suspicion()
+        self.standstill: Final = Standstill()
         self.corruption = ""
         """Set when what lies in the ring cannot be trusted: the partition is to be reset."""
         self.restarts = 0
@@ -79,8 +83,13 @@ class Partition:
 
     @property
     def wants_care(self) -> bool:
-        """Whether its worker ended or its ring is broken."""
-        return bool(self.corruption) or (self.life is not None and self.life.has_closed)
+        """Whether its worker ended, its ring is broken, or it is to be halted."""
+        return bool(self.corruption) or self.standstill.is_due or (self.life is not None and self.life.has_closed)
+
+    @property
+    def waits_for_space(self) -> bool:
+        """Whether it is not fetched because of what lies in its ring, and for no other reason."""
+        return self.flow.paused and not self.standstill.holds_fetching
 
     def tell_worker(self) -> None:
         """Tell the worker, if there is one, what it may read."""
@@ -93,6 +102,7 @@ class Partition:
         width_before = self.suspicion.width
         open_before = self.ledger.offered(position.frame + 1) if width_before is not None else 0
         self.ledger.release(position)
+        self.standstill.reached(self.ledger.released_records)
         if width_before is not None:
             self.suspicion.released(open_before - self.ledger.offered(position.frame + 1))
         return self.ledger.released > before
@@ -175,7 +185,10 @@ class Partition:
             "lag": None if end_offset is None else max(0, end_offset - (next_offset or 0)),
             "next_offset": next_offset,
             "committed": committed,
+            "open_records": self.ledger.open_records,
             "ring_used_bytes": self.ring.used_bytes,
+            "state": self.standstill.state,
+            "halted_by": self.standstill.verdicts and self.standstill.verdicts._asdict(),
             "paused": self.flow.paused,
             "worker_pid": None if self.life is None else self.life.pid,
             "restarts": self.restarts,
@@ -202,7 +215,8 @@ class Partition:
                 break
             record = frames.record_at(piece, 0)
             size = frames.content_bytes(record.key, record.value, record.headers)
-            oversized.append(OversizedRecord(record, self.ledger.hold(Position(position, 0)), size))
+            at = Position(position, 0)
+            oversized.append(OversizedRecord(record, self.ledger.hold(at), size, self.ledger.ordinal_at(at)))
             self.held_bytes += size
             self.dead_letters += 1
         return oversized

@@ -8,9 +8,11 @@ from typing import Final
 from dmpd.runtime.kafka import Producer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings, LogSettings
-from dmpd.stream.fork_server import ForkServer, Hello
+from dmpd.stream.control import Control
+from dmpd.stream.fork_server import ForkServer, Hello, resolve
 from dmpd.stream.parent import Parent
 from dmpd.stream.settings import StreamSettings
+from dmpd.stream.source_limits import SourceOf, whole_key
 from dmpd.stream.status import StreamStatus
 
 _PRODUCER_QUEUE_KIBIBYTES: Final = 16 * 1024
@@ -30,6 +32,8 @@ def run(
     handler_argument: bytes = b"",
     status: StreamStatus | None = None,
     log: LogSettings | None = None,
+    source_of: SourceOf | str = whole_key,
+    control: Control | None = None,
 ) -> int:
     """Process ``settings.topic`` until a stop is asked for and what was fetched is done. Blocks; main thread only.
 
@@ -44,6 +48,9 @@ def run(
         handler_argument: Second argument of the factory, at most 64 KiB.
         status: Filled with the picture for ``/status`` while this runs.
         log: How workers log; the caller's own process is not touched.
+        source_of: Names the source of a record by its key, for the limit of dead letters per source; runs here. Or
+            its name, ``"package.module:function"``.
+        control: Takes what operators ask; its ``actions`` go to a health server.
 
     Returns:
         ``exit_codes.OK``: all that was fetched is processed and committed.
@@ -52,9 +59,11 @@ def run(
 
     Raises:
         HandlerImportError: ``handler`` cannot be imported.
+        ImportError, AttributeError, ValueError: ``source_of`` cannot.
         ForkServerError, StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; end the process, which
             ends the workers too. Nothing is lost: what is not committed is processed by the next owner.
     """
+    source = resolve(source_of) if isinstance(source_of, str) else source_of
     server = ForkServer(
         Hello(
             handler=handler,
@@ -80,6 +89,8 @@ def run(
             producer=producer,
             lifecycle=lifecycle,
             status=status or StreamStatus(),
+            source_of=source,
+            control=control,
         )
         return parent.run()
     finally:

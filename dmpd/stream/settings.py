@@ -16,6 +16,9 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Kafka topic to process. Changing it changes what is processed; offsets are kept per group and topic."""
     dead_letter_topic: Annotated[str, Meta(min_length=1)] = "dmp.info.dead"
     """Kafka topic that receives what the handler gave up, with the reason in headers."""
+    dead_letters_per_source_per_minute: PositiveInt = 1000
+    """Most dead letters that one source (what that is, the program says; else the key) may cause in a minute. What is
+    over it is judged, counted and sampled (every 1000th), not produced."""
     group: Annotated[str, Meta(min_length=1)] = "dmpd-cloud-registry"
     """Consumer group. All instances of it share the partitions of the topic."""
     ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] = 8 * MEBIBYTE

@@ -19,8 +19,9 @@ class StreamStatus:
         """The newest picture.
 
         ``topic``, ``group``, ``lag`` (records, all partitions; null = not known), ``commit_unanswered_s``, and by
-        partition ``lag``, ``next_offset`` (next to commit), ``committed``, ``ring_used_bytes``, ``paused``,
-        ``worker_pid``, ``restarts``, ``dead_letters``.
+        partition ``lag``, ``next_offset`` (next to commit), ``committed``, ``open_records`` (in the ring, not
+        passed), ``ring_used_bytes``, ``paused`` (not fetched now, for whatever reason), ``worker_pid``, ``restarts``,
+        ``dead_letters``, ``state`` (of ``standstill``), ``halted_by`` (the verdicts that halted it, or null).
         """
         return self._picture
 
@@ -38,6 +39,9 @@ class StreamStatus:
         }
         metrics.COMMIT_UNANSWERED.set(commit_unanswered_s)
         metrics.PAUSED.set(sum(picture["paused"] for picture in partitions.values()))
+        states = [picture["state"] for picture in partitions.values()]
+        metrics.HALTED.set(sum(state in ("halted", "skipping") for state in states))
+        metrics.HELD.set(states.count("paused"))
         metrics.RING_USED.clear()
         metrics.LAG.clear()
         for number, picture in partitions.items():

@@ -63,9 +63,12 @@ class Workers:
             partition.tell_worker()
 
     def hear(self, partition: Partition) -> None:
-        """Take what the worker has said so far. Nothing is read while too much is waiting to be produced."""
+        """Take what the worker has said so far. Nothing is read while too much is waiting to be produced.
+
+        Nor after the verdict that halts the partition: ``silence`` follows.
+        """
         for _ in range(_MESSAGES_PER_TURN_MAX):
-            if partition.life is None or self._is_deaf or not self._hear_one(partition):
+            if partition.life is None or self._is_deaf or partition.standstill.is_due or not self._hear_one(partition):
                 return
 
     def finish_batches(self, partitions: list[Partition], timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
@@ -103,6 +106,17 @@ class Workers:
         for partition in with_life:
             self._end_life(partition)
 
+    def silence(self, partition: Partition) -> None:
+        """Kill the worker; what it said and was not heard is void, and what it did of that is done again. Blocks.
+
+        Raises:
+            WorkerUndeadError: It does not die.
+        """
+        if partition.life is not None:
+            partition.life.kill()
+            partition.life.confirm_death()
+            self._close_life(partition)
+
     def end(self, partitions: Iterable[Partition], timeout_s: float) -> None:
         """Let the workers close their handlers and leave, at most ``timeout_s`` all together. Their rings are done."""
         deadline_s = time.monotonic() + timeout_s
@@ -116,6 +130,8 @@ class Workers:
             partition.life = None
 
     def _start(self, partition: Partition, now_s: float) -> None:
+        if partition.standstill.is_halted:
+            return
         released = partition.ledger.released
         request = Fork(
             partition.number,
@@ -194,6 +210,11 @@ class Workers:
         life.confirm_death()
         while self._hear_one(partition):
             continue
+        self._close_life(partition)
+
+    def _close_life(self, partition: Partition) -> None:
+        life = partition.life
+        assert life is not None
         self._ears.remove(life.channel)
         life.close()
         partition.life = None

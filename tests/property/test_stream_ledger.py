@@ -78,6 +78,13 @@ class LedgerMachine(RuleBasedStateMachine):
         passed = min([self.handled, *self.holds.values()])
         assert self.ledger.next_offset == (self.records[passed - 1][1] + 1 if passed else self.start)
         assert self.ledger.passed_records == passed
+        assert self.ledger.released_records == self.handled
+        for index in range(passed, len(self.records)):
+            assert self.ledger.ordinal_at(self.records[index][0]) == index
+        left = [
+            Position(one.first.frame, one.first.nth + n) for one in self.ledger.unreleased() for n in range(one.records)
+        ]
+        assert left == [position for position, _ in self.records[self.handled :]]
         assert self.ledger.open_records == len(self.records) - passed
         assert self.ledger.holds == len(self.holds)
         assert self.ledger.is_complete == (passed == len(self.records) and not self.holds)

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from dmpd.runtime import health
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = "tests.support.stream_handlers:note"
 
@@ -14,8 +16,9 @@ NOTE = "tests.support.stream_handlers:note"
 class StreamDaemon:
     """Started by ``with``; killed at its end if it still runs. ``status`` is what ``/status`` would show."""
 
-    def __init__(self, folder, bootstrap, *, name="one", handler=NOTE, options=None, **settings):
+    def __init__(self, folder, bootstrap, *, name="one", handler=NOTE, options=None, source_of=None, **settings):
         self.folder = Path(folder)
+        self.bind = f"unix:{self.folder / name}.sock"
         self.status_path = self.folder / f"{name}.status"
         self.log_path = self.folder / f"{name}.log"
         self._config = self.folder / f"{name}.json"
@@ -27,6 +30,8 @@ class StreamDaemon:
                     "handler": handler,
                     "argument": json.dumps({"folder": str(folder)} | (options or {})),
                     "status": str(self.status_path),
+                    "bind": self.bind,
+                    "source_of": source_of,
                 }
             )
         )
@@ -57,6 +62,11 @@ class StreamDaemon:
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
+    def ask(self, path, **arguments):
+        """POST; returns the code and the answer."""
+        code, body = health.fetch(self.bind, path, method="POST", arguments=arguments, timeout_s=20.0)
+        return code, json.loads(body)
+
     def exit_code(self, timeout_s=40):
         return self.process.wait(timeout_s)
 
@@ -78,6 +88,7 @@ def main():
     from dmpd.runtime.lifecycle import Lifecycle
     from dmpd.runtime.log import setup
     from dmpd.runtime.settings import KafkaSettings, LogSettings
+    from dmpd.stream.control import Control
     from dmpd.stream.run import run
     from dmpd.stream.settings import StreamSettings
 
@@ -88,11 +99,19 @@ def main():
 
     class FileStatus:
         def publish(self, settings, partitions, *, commit_unanswered_s):
-            whole = {"state": lifecycle.state, "partitions": {str(n): p for n, p in partitions.items()}}
+            whole = {
+                "state": lifecycle.state,
+                "reason": lifecycle.reason,
+                "partitions": {str(n): p for n, p in partitions.items()},
+            }
             temporary = Path(config["status"] + ".new")
             temporary.write_text(json.dumps(whole))
             temporary.replace(config["status"])
 
+    control = Control()
+    server = health.HealthServer(config["bind"], lifecycle, dict, actions=control.actions())
+    server.start()
+    more = {"source_of": config["source_of"]} if config["source_of"] else {}
     sys.exit(
         run(
             KafkaSettings(bootstrap_servers=config["bootstrap"]),
@@ -101,6 +120,8 @@ def main():
             lifecycle=lifecycle,
             handler_argument=config["argument"].encode(),
             status=FileStatus(),
+            control=control,
+            **more,
         )
     )
 

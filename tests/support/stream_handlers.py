@@ -88,6 +88,11 @@ class Note:
         (self.folder / f"{self.partition}.closed").touch()
 
 
+def first_word(key):
+    """A source: what stands before the first ``/`` of the key."""
+    return (key or b"").partition(b"/")[0]
+
+
 def note(partition, argument):
     return Note(partition, argument)
 

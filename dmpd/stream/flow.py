@@ -1,13 +1,15 @@
 """When a partition is paused and resumed: pure. One ``Flow`` per assignment, decided by bytes in its ring.
 
 Pausing throws the client's prefetch away (librdkafka#5343), so there are two marks and never a pause at half load.
-Marks by time (how much a worker releases within the drain deadline) will narrow ``marks_for``; nothing else.
 """
 
 from typing import Final, NamedTuple
 
 FRAME_OVERHEAD_BYTES: Final = 256
 """More than what packing and padding add to a record that is alone in its frame."""
+_AHEAD_S: Final = 1.0
+"""Work that is left when a partition is resumed: records come again after 20 to 100 ms, seldom a second. What is left
+beyond that only makes pauses more frequent, and each throws the client's prefetch away."""
 
 
 class Marks(NamedTuple):
@@ -17,11 +19,29 @@ class Marks(NamedTuple):
     low_bytes: int
 
 
-def marks_for(*, ring_bytes: int, max_record_bytes: int) -> Marks:
-    """The marks of a ring. The top quarter is kept free: padding at the wrap may take as much as one record."""
+def marks_for(
+    *, ring_bytes: int, max_record_bytes: int, rate_bytes_per_s: float | None, drain_timeout_s: float
+) -> Marks:
+    """The marks of a ring whose worker releases ``rate_bytes_per_s`` (None = not known yet).
+
+    High, by bytes: the top quarter of the ring is kept free: padding at the wrap may take as much as one record.
+    High, by time: what the worker releases in half of ``drain_timeout_s``, so that a drain normally fits its deadline.
+    The lower of the two, but never less than the largest record takes: less could place nothing.
+
+    While no rate is known the mark is the largest record or an eighth of the ring (by default both are 1 MiB): a drain
+    that comes at once must fit too, whatever the sink's speed. A new assignment does not crawl for it: those are
+    thousands of ordinary records, the first release, even of a small batch, makes a rate known (milliseconds where the
+    worker is fast), and a partition that was paused is resumed in that turn. At half load so much never gathers before.
+    """
     largest = max_record_bytes + FRAME_OVERHEAD_BYTES
-    high = max(ring_bytes * 3 // 4, largest)
-    return Marks(high, max(0, min(high // 2, high - largest)))
+    by_bytes = max(ring_bytes * 3 // 4, largest)
+    if rate_bytes_per_s is None:
+        high = max(largest, ring_bytes // 8)
+        low = high // 2
+    else:
+        high = max(largest, int(min(by_bytes, rate_bytes_per_s * drain_timeout_s / 2)))
+        low = min(high // 2, int(rate_bytes_per_s * _AHEAD_S))
+    return Marks(high, max(0, min(low, high - largest)))
 
 
 class Flow:
@@ -33,9 +53,12 @@ class Flow:
 
     def __init__(self, marks: Marks) -> None:
         self.marks = marks
+        """Replaced when the worker's speed is known better."""
         self.paused = False
         self.seek_offset: int | None = None
         """First dropped offset; None = the client's own position is right."""
+        self._paused_at_s = 0.0
+        self._paused_before_s = 0.0
 
     def fits(self, used_bytes: int, frame_bytes: int) -> bool:
         return self.seek_offset is None and used_bytes + frame_bytes <= self.marks.high_bytes
@@ -51,8 +74,18 @@ class Flow:
     def wants_resume(self, used_bytes: int) -> bool:
         return self.paused and used_bytes <= self.marks.low_bytes
 
-    def resumed(self) -> int | None:
+    def pause(self, now_s: float) -> None:
+        """Note that it is paused from now on."""
+        self.paused = True
+        self._paused_at_s = now_s
+
+    def resumed(self, now_s: float) -> int | None:
         """Note the resume; returns where to seek to, or None."""
+        self._paused_before_s = self.paused_s(now_s)
         self.paused = False
         offset, self.seek_offset = self.seek_offset, None
         return offset
+
+    def paused_s(self, now_s: float) -> float:
+        """For how long it has been paused, all pauses of this assignment together."""
+        return self._paused_before_s + (max(0.0, now_s - self._paused_at_s) if self.paused else 0.0)

@@ -86,6 +86,7 @@ class Parent:
         control: Control | None = None,
     ) -> None:
         self._settings = settings
+        self._clock = time.monotonic
         self._lifecycle = lifecycle
         self._status = status
         self._partitions: dict[int, Partition] = {}
@@ -317,8 +318,10 @@ class Parent:
 
     def _settle(self, partitions: Iterable[Partition]) -> None:
         """Give back what the frontier has passed; pause who is full; resume who has room."""
+        now_s = self._clock()
         pause, resume = [], []
         for partition in partitions:
+            partition.note_progress(now_s)
             metrics.PASSED.inc(partition.free())
             if self._drain is not None:
                 continue
@@ -330,19 +333,19 @@ class Parent:
         if self._consumer is None:
             return
         for partition in pause:
-            partition.flow.paused = True
+            partition.flow.pause(now_s)
             metrics.PAUSES.inc(not partition.standstill.holds_fetching)
         self._consumer.pause([p.number for p in pause])
         if resume:
-            self._resume(resume)
+            self._resume(resume, now_s)
 
-    def _resume(self, partitions: Sequence[Partition]) -> None:
+    def _resume(self, partitions: Sequence[Partition], now_s: float) -> None:
         assert self._consumer is not None
         all_paused = all(p.flow.paused for p in self._partitions.values())
         self._consumer.resume([p.number for p in partitions])
         not_sought = []
         for partition in partitions:
-            offset = partition.flow.resumed()
+            offset = partition.flow.resumed(now_s)
             if offset is None:
                 not_sought.append(partition.number)
             else:

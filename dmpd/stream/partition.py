@@ -7,6 +7,7 @@ calls come from the parent's thread.
 import os
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from dmpd.stream.flow import Flow, marks_for
 from dmpd.stream.frames import Frame, Position
 from dmpd.stream.handler import Record
 from dmpd.stream.ledger import Ledger
+from dmpd.stream.release_rate import ReleaseRate
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.standstill import Standstill
 from dmpd.stream.suspicion import Suspicion
@@ -44,9 +46,14 @@ class Partition:
         self.ring_fd: Final = ring.create_memory(settings.ring_bytes)
         self.ring: Final = ring.RingProducer(self.ring_fd)
         self.ledger: Final = Ledger(next_offset)
-        self.flow: Final = Flow(
-            marks_for(ring_bytes=self.ring.capacity_bytes, max_record_bytes=settings.max_record_bytes)
+        self._marks_for: Final = partial(
+            marks_for,
+            ring_bytes=self.ring.capacity_bytes,
+            max_record_bytes=settings.max_record_bytes,
+            drain_timeout_s=settings.drain_timeout_s,
         )
+        self.flow: Final = Flow(self._marks_for(rate_bytes_per_s=None))
+        self.rate: Final = ReleaseRate(plenty_bytes=settings.max_record_bytes // 2)
         self.next_to_place = next_offset
         """Offset that is expected next; what comes below it was placed already. None = any."""
         self.lost_from: int | None = None
@@ -95,6 +102,13 @@ class Partition:
         """Tell the worker, if there is one, what it may read."""
         if self.life is not None:
             self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max)
+
+    def note_progress(self, now_s: float) -> None:
+        """Measure how fast the worker is, and let no more into the ring than it can drain in time."""
+        released = self.ledger.released.frame
+        works = self.life is not None and self.life.was_ready and not self.life.watchdog.is_waiting
+        if self.rate.note(now_s, released=released, open_bytes=self.ring.published - released, works=works):
+            self.flow.marks = self._marks_for(rate_bytes_per_s=self.rate.bytes_per_s)
 
     def release(self, position: Position) -> bool:
         """Everything before ``position`` is handled; returns whether that is news. Raises ``PositionError``."""

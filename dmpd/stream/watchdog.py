@@ -19,11 +19,12 @@ class Watchdog:
         self._quiet_s = 0.0
         self._seen_at_s: float | None = None
         self._released: Position | None = None
-        self._is_waiting = False
+        self.is_waiting = False
+        """It said that it waits for its sink, and has released nothing since."""
 
     def said_waiting(self) -> None:
         """It tries its sink once more: time begins anew."""
-        self._is_waiting = True
+        self.is_waiting = True
         self._quiet_s = 0.0
 
     def is_stuck(self, now_s: float, *, fed: bool, released: Position) -> bool:
@@ -32,10 +33,10 @@ class Watchdog:
         self._seen_at_s = now_s
         if released != self._released:
             self._released = released
-            self._is_waiting = False
+            self.is_waiting = False
             self._quiet_s = 0.0
         elif fed:
             self._quiet_s += passed_s
         else:
             self._quiet_s = 0.0
-        return self._quiet_s > (self._sink_silence_s if self._is_waiting else self._stuck_s)
+        return self._quiet_s > (self._sink_silence_s if self.is_waiting else self._stuck_s)

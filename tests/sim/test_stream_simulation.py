@@ -58,7 +58,7 @@ MUTATIONS = {
         lambda self: dict.fromkeys(self._partitions, 0),
         {},
     ),
-    "no seek after a refusal": (Flow, "resumed", lambda self: setattr(self, "paused", False), {}),
+    "no seek after a refusal": (Flow, "resumed", lambda self, now_s: setattr(self, "paused", False), {}),
     "no taking apart after deaths": (suspicion.Suspicion, "died", lambda self, offered: False, {}),
     "the first death alone condemns": (suspicion, "DEATHS_ALONE_MAX", 1, {}),
     "nobody watches for stuck workers": (watchdog.Watchdog, "is_stuck", lambda self, now_s, **_: False, {}),

@@ -283,6 +283,7 @@ class Simulation:
             lifecycle=Lifecycle("sim"),
             status=NoStatus(),
         )
+        self.parent._clock = lambda: self.now_s
 
     def _connect(self, *_):
         self.consumers.append(SimConsumer(self))

@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_dropped_and_nothing_behind_it_slips_in(partition):
     partition.free()
     partition.place(frame(refused + 50, 10))
     assert partition.next_to_place == refused
-    assert partition.flow.resumed() == refused
+    assert partition.flow.resumed(1.0) == refused
     partition.place(frame(refused, 10))
     assert partition.next_to_place == refused + 10
 

@@ -4,10 +4,19 @@ import argparse
 from typing import Final
 
 from tests.bench.report import Figure, publish
-from tests.bench.stream import broker, latency, path
+from tests.bench.stream import broker, idle, isolation, latency, memory, path, pauses, refetch, ring
 from tests.bench.stream.size import SHORT, WHOLE
 
-GROUPS: Final = {"path": path.measure, "latency": latency.measure}
+GROUPS: Final = {
+    "ring": ring.measure,
+    "path": path.measure,
+    "latency": latency.measure,
+    "isolation": isolation.measure,
+    "memory": memory.measure,
+    "refetch": refetch.measure,
+    "pauses": pauses.measure,
+    "idle_cpu": idle.measure,
+}
 """What ``--only`` takes. ``path`` brings ``path_defaults``."""
 
 
@@ -20,7 +29,9 @@ def main() -> None:
     figures: list[Figure] = []
     with broker.running() as kafka:
         for name in chosen:
-            figures += GROUPS[name](kafka, SHORT if options.short else WHOLE)
+            found = GROUPS[name](kafka, SHORT if options.short else WHOLE)
+            print(*(f"{one.figure}: {one.value:.4g} {one.unit}" for one in found), sep="\n", flush=True)
+            figures += found
     publish("stream" if options.only is None else "-".join(["stream", *chosen]), figures)
 
 

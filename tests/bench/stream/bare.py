@@ -42,7 +42,7 @@ def _settings(bootstrap: str, *, defaults: bool) -> dict[str, Any]:
 def _stream_settings(bootstrap: str) -> dict[str, Any]:
     """What the stream gives its client: seen where it makes it, so that it is the same also after a change there."""
     seen: list[dict[str, Any]] = []
-    product.Consumer = seen.append  # type: ignore[assignment,misc]
+    product.Consumer = seen.append  # type: ignore[attr-defined,assignment]
     product.StreamConsumer(KafkaSettings(bootstrap_servers=bootstrap), StreamSettings(group="bare"), None)  # type: ignore[arg-type]
     return seen[0]
 

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import Producer
 
 from tests.support.services import KafkaService, public_folder, start_kafka
 
 _DIFFERENT = 1000
 """Values that a filled topic repeats."""
+_VALUE_BYTES = 300
 
 
 class Broker:
@@ -21,15 +22,23 @@ class Broker:
         self.bootstrap = service.bootstrap_servers
         self.unique = service.unique
         self.dead = service.create_topic(service.unique("dead"))
+        self._filled: dict[tuple[int, int], str] = {}
 
     def topic(self, partitions: int) -> str:
         return self._service.create_topic(partitions=partitions)
 
-    def filled(self, partitions: int, records: int, *, value_bytes: int = 300) -> str:
-        """A topic with ``records`` of ``value_bytes``, lz4, evenly over its partitions."""
-        topic = self.topic(partitions)
+    def filled(self, partitions: int, records: int) -> str:
+        """A topic with ``records`` of 300 bytes, lz4, evenly over its partitions; filled once for all who ask."""
+        topic = self._filled.get((partitions, records))
+        if topic is None:
+            topic = self.topic(partitions)
+            self.fill(topic, partitions, records)
+            self._filled[partitions, records] = topic
+        return topic
+
+    def fill(self, topic: str, partitions: int, records: int) -> None:
         producer = self.producer({"linger.ms": 50, "compression.type": "lz4", "batch.num.messages": 10_000})
-        values = [record_value(n, value_bytes) for n in range(_DIFFERENT)]
+        values = [record_value(n, _VALUE_BYTES) for n in range(_DIFFERENT)]
         keys = [b"rae-%06d/%032x" % (n % 100, n) for n in range(_DIFFERENT)]
         for n in range(records):
             kind = n % _DIFFERENT
@@ -38,7 +47,6 @@ class Broker:
                 producer.poll(0)
         if producer.flush(120):
             raise RuntimeError("Kafka did not take all records")
-        return topic
 
     def producer(self, settings: dict[str, object]) -> Producer:
         return Producer({"bootstrap.servers": self.bootstrap, "log_level": 2} | settings)
@@ -79,8 +87,3 @@ def paced(per_s: float, duration_s: float, produce: Callable[[int], None]) -> No
         if left_s > 0:
             time.sleep(left_s)
         produce(n)
-
-
-def raise_on_failure(error: KafkaError | None, _message: Message) -> None:
-    if error is not None:
-        raise RuntimeError(f"Kafka did not take a record: {error}")

@@ -12,19 +12,23 @@ from dmpd.stream import metrics
 from dmpd.stream.run import run
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.status import StreamStatus
+from tests.bench.stream.counters import Counters
 
 
 class FileStatus(StreamStatus):
     """Writes what the benchmark wants to know of the parent: state, counters, what the client has received."""
 
-    def __init__(self, path: Path, lifecycle: Lifecycle) -> None:
+    def __init__(self, path: Path, counters: Counters, lifecycle: Lifecycle) -> None:
         super().__init__()
         self._path = path
+        self._counters = counters
         self._lifecycle = lifecycle
-        self.received_bytes = 0
+        self._received_bytes = 0
+        self._handled_bytes = 0
 
     def on_statistics(self, text: str) -> None:
-        self.received_bytes = json.loads(text)["rxmsg_bytes"]
+        self._received_bytes = json.loads(text)["rxmsg_bytes"]
+        self._handled_bytes = self._counters.bytes
 
     def publish(self, *args: Any, **kwargs: Any) -> None:
         super().publish(*args, **kwargs)
@@ -34,7 +38,8 @@ class FileStatus(StreamStatus):
             "partitions": len(picture["partitions"]),
             "workers": sum(one["worker_pid"] is not None for one in picture["partitions"].values()),
             "pauses": metrics.PAUSES._value.get(),
-            "received_bytes": self.received_bytes,
+            "received_bytes": self._received_bytes,
+            "handled_bytes": self._handled_bytes,
         }
         temporary = self._path.with_suffix(".new")
         temporary.write_text(json.dumps(found))
@@ -46,7 +51,7 @@ def main() -> int:
     lifecycle = Lifecycle("stream")
     lifecycle.install_signals()
     setup(LogSettings(), "stream")
-    status = FileStatus(Path(config["status"]), lifecycle)
+    status = FileStatus(Path(config["status"]), Counters(Path(config["argument"]["counters"])), lifecycle)
     options: dict[str, Any] = {}
     if config["statistics"]:
         options = {"statistics.interval.ms": 500, "stats_cb": status.on_statistics}

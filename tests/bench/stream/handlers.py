@@ -60,3 +60,30 @@ class Stamp(Swallow):
 
 def stamp(partition: int, argument: bytes) -> Stamp:
     return Stamp(partition, json.loads(argument))
+
+
+class Throttle(Swallow):
+    """A sink of ``per_s`` records per second and partition: each batch takes as long as it is wide."""
+
+    def work(self, records: Sequence[Record], output: Output) -> None:
+        time.sleep(len(records) / self.options["per_s"])
+
+    def size_bytes(self, records: Sequence[Record]) -> int:
+        return sum(len(record.key or b"") + len(record.value or b"") for record in records)
+
+
+def throttle(partition: int, argument: bytes) -> Throttle:
+    return Throttle(partition, json.loads(argument))
+
+
+class Stall(Swallow):
+    """A sink that never answers, for the partitions in ``stalled`` (without it: for all)."""
+
+    def work(self, records: Sequence[Record], output: Output) -> None:
+        while self.partition in self.options.get("stalled", [self.partition]):
+            output.waiting_sink()
+            time.sleep(1)
+
+
+def stall(partition: int, argument: bytes) -> Stall:
+    return Stall(partition, json.loads(argument))

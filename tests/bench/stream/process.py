@@ -69,7 +69,7 @@ class StreamProcess:
         try:
             found: dict[str, Any] = json.loads(self._status.read_text())
         except FileNotFoundError:
-            return {"state": "starting", "partitions": 0, "workers": 0, "pauses": 0, "received_bytes": 0}
+            return {"state": "starting", "partitions": 0, "workers": 0, "pauses": 0}
         return found
 
     def pids(self) -> tuple[int, list[int]]:
@@ -96,6 +96,11 @@ class StreamProcess:
     def wait_ready(self, partitions: int) -> None:
         """All partitions are ours, each with a worker."""
         self.wait_for(lambda: self.status["workers"] == partitions)
+
+    def watch(self, duration_s: float) -> None:
+        """Let it run for so long. Raises RuntimeError if it ends."""
+        until_s = time.monotonic() + duration_s
+        self.wait_for(lambda: time.monotonic() >= until_s, timeout_s=duration_s + 60, every_s=0.1)
 
     def drain(self) -> None:
         self._process.send_signal(signal.SIGTERM)

@@ -1,0 +1,44 @@
+"""``memory``: of all processes of a stream, with a backlog in Kafka and a sink that stands still."""
+
+from dmpd.stream.settings import MEBIBYTE, StreamSettings
+from tests.bench.report import Figure, figure
+from tests.bench.stream.broker import Broker
+from tests.bench.stream.process import StreamProcess
+from tests.bench.stream.size import Size
+
+_SAMPLES = 20
+_PARENT_MIB = 80
+_PARENT_PARTITION_MIB = 2
+_WORKER_MIB = 12
+
+
+def bound_mib(partitions: int) -> float:
+    """Section 6 of the design, Bounds; one consume call is of 1000 records of 300 bytes."""
+    settings = StreamSettings()
+    ring_mib = settings.ring_bytes / MEBIBYTE
+    parent_mib = _PARENT_MIB + _PARENT_PARTITION_MIB * partitions + settings.prefetch_bytes_max / MEBIBYTE
+    return parent_mib + partitions * (ring_mib + _WORKER_MIB) + settings.consume_records_max * 400 / MEBIBYTE
+
+
+def measure(broker: Broker, size: Size) -> list[Figure]:
+    found = []
+    for partitions in (12, 48):
+        samples = _samples_mib(broker, partitions, size)
+        half = len(samples) // 2
+        growth_mib = max(samples[half:]) - max(samples[:half])
+        one = figure(f"memory/{partitions}", "MiB PSS", samples, bar=f"<= {bound_mib(partitions):.0f}")
+        one.value = one.max
+        found += [one, figure(f"memory/{partitions}/growth", "MiB, 2nd half over 1st", [growth_mib], bar="<= 1")]
+    return found
+
+
+def _samples_mib(broker: Broker, partitions: int, size: Size) -> list[float]:
+    """Evenly over the stall, which begins when every ring has taken what it takes."""
+    topic = broker.filled(partitions, size.backlog_records)
+    with StreamProcess(broker, topic, handler="stall") as process:
+        process.wait_for(lambda: process.status["pauses"] >= partitions)
+        samples = []
+        for _ in range(_SAMPLES):
+            samples.append(process.pss_mib())
+            process.watch(size.stall_s / _SAMPLES)
+    return samples

@@ -98,15 +98,20 @@ class ParentEnd:
             msgspec.DecodeError: It sent what is no message.
         """
         try:
-            data = self._socket.recv(_MESSAGE_BYTES_MAX)
+            data = self._receive()
         except BlockingIOError:
             return None
-        except ConnectionResetError as error:
-            raise ChannelClosedError from error
         if not data:
             raise ChannelClosedError
         message: Upward = _DECODER.decode(data)
         return message
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(_MESSAGE_BYTES_MAX)
+        except ConnectionResetError:
+            # It ended with words of ours unread. Linux says so once, before what it had sent: that comes next.
+            return self._socket.recv(_MESSAGE_BYTES_MAX)
 
     def close(self) -> None:
         self._socket.close()

@@ -8,6 +8,7 @@ supervisor signals the whole group) and dies with the parent, its workers die wi
 import contextlib
 import gc
 import importlib
+import logging
 import os
 import select
 import signal
@@ -24,10 +25,13 @@ from dmpd.runtime.process import die_with_parent
 from dmpd.runtime.settings import LogSettings
 from dmpd.stream.frames import Position
 
+_log = logging.getLogger(__name__)
 _MESSAGE_BYTES_MAX: Final = 128 * 1024
 _REAP_EVERY_S: Final = 1.0
 _START_TIMEOUT_S: Final = 30.0
 _FORK_TIMEOUT_S: Final = 5.0
+_STATUSES_MAX: Final = 1000
+"""Of workers that ended and that nobody asked for: those that the parent killed itself."""
 _IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -41,7 +45,7 @@ class Hello(msgspec.Struct, array_like=True):
     program: str
 
 
-class Fork(msgspec.Struct, array_like=True):
+class Fork(msgspec.Struct, array_like=True, tag="f"):
     """Fork a worker; comes with two descriptors, its ring's memory and its end of the channel."""
 
     partition: int
@@ -51,11 +55,18 @@ class Fork(msgspec.Struct, array_like=True):
     batch_bytes_max: int
 
 
+class HowEnded(msgspec.Struct, array_like=True, tag="e"):
+    """Ask how a worker that is dead ended: only its parent, the fork server, is told."""
+
+    pid: int
+
+
 class Answer(msgspec.Struct, array_like=True):
-    """``pid`` of the new worker (with its pidfd), 0 if that was ``Hello``; or the ``error``."""
+    """``pid`` of the new worker (with its pidfd), 0 if that was ``Hello``; or the ``error``. ``status`` to HowEnded."""
 
     pid: int
     error: str = ""
+    status: int | None = None
 
 
 class ForkServerError(Exception):
@@ -106,6 +117,15 @@ class ForkServer:
             raise ForkServerError(answer.error or "no pidfd came")
         return answer.pid, fds[0]
 
+    def status_of(self, pid: int) -> int | None:
+        """How a worker that is dead ended, as ``waitpid`` gives it; None = not known. Blocks for a round trip."""
+        try:
+            answer, _ = self._ask(HowEnded(pid), [])
+        except ForkServerError as error:
+            _log.warning("worker %d ended, how is not known: %s", pid, error)
+            return None
+        return answer.status
+
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -118,12 +138,15 @@ class ForkServer:
             self._socket.close()
             self._socket = None
 
-    def _ask(self, message: Hello | Fork, fds: list[int]) -> tuple[Answer, list[int]]:
+    def _ask(self, message: Hello | Fork | HowEnded, fds: list[int]) -> tuple[Answer, list[int]]:
+        """One that does not answer is killed: its answer, coming late, would be taken for the next one's."""
         assert self._socket is not None
+        assert self._process is not None
         try:
             socket.send_fds(self._socket, [msgspec.msgpack.encode(message)], fds)
             data, received, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES_MAX, 1)
         except OSError as error:
+            self._process.kill()
             raise ForkServerError(f"fork server does not answer: {error}") from error
         if not data:
             raise ForkServerError("fork server ended")
@@ -165,23 +188,32 @@ def main() -> None:
 def _serve(control: socket.socket, factory: Any, hello: Hello) -> None:
     readable = select.poll()
     readable.register(control, select.POLLIN)
+    statuses: dict[int, int] = {}
     while True:
         if not readable.poll(_REAP_EVERY_S * 1000):
-            _reap()
+            _reap(statuses)
             continue
         data, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES_MAX, 2)
         if not data:
             return
-        request = msgspec.msgpack.decode(data, type=Fork)
-        pid, error = _fork(request, fds, factory, hello)
-        for fd in fds:
-            os.close(fd)
-        # Opened before it can be reaped, so the number cannot have become another process.
-        pidfds = [os.pidfd_open(pid)] if pid else []
-        socket.send_fds(control, [msgspec.msgpack.encode(Answer(pid, error))], pidfds)
-        for fd in pidfds:
-            os.close(fd)
-        _reap()
+        request: Fork | HowEnded = msgspec.msgpack.decode(data, type=Fork | HowEnded)
+        if isinstance(request, HowEnded):
+            _reap(statuses)
+            answer = Answer(request.pid, status=statuses.pop(request.pid, None))
+            control.send(msgspec.msgpack.encode(answer))
+        else:
+            _answer_fork(control, request, fds, factory, hello)
+
+
+def _answer_fork(control: socket.socket, request: Fork, fds: list[int], factory: Any, hello: Hello) -> None:
+    pid, error = _fork(request, fds, factory, hello)
+    for fd in fds:
+        os.close(fd)
+    # Opened before it can be reaped, so the number cannot have become another process.
+    pidfds = [os.pidfd_open(pid)] if pid else []
+    socket.send_fds(control, [msgspec.msgpack.encode(Answer(pid, error))], pidfds)
+    for fd in pidfds:
+        os.close(fd)
 
 
 def _fork(request: Fork, fds: list[int], factory: Any, hello: Hello) -> tuple[int, str]:
@@ -196,6 +228,8 @@ def _fork(request: Fork, fds: list[int], factory: Any, hello: Hello) -> tuple[in
     try:
         die_with_parent(server_pid)
         ring_fd, channel_fd = _keep_only(fds)
+        # Held to the last: its end tells the parent that this process is past the point of no return.
+        channel = socket.socket(fileno=channel_fd)
         from dmpd.stream import worker  # noqa: PLC0415 - see main
 
         status = worker.run(
@@ -203,7 +237,7 @@ def _fork(request: Fork, fds: list[int], factory: Any, hello: Hello) -> tuple[in
             hello.argument,
             partition=request.partition,
             ring_fd=ring_fd,
-            channel=socket.socket(fileno=channel_fd),
+            channel=channel,
             start=Position(request.frame, request.nth),
             bounds=worker.Bounds(request.batch_records_max, request.batch_bytes_max),
         )
@@ -226,10 +260,17 @@ def _keep_only(fds: list[int]) -> tuple[int, int]:
     return fds[0], fds[1]
 
 
-def _reap() -> None:
+def _reap(statuses: dict[int, int]) -> None:
+    """Bury who is dead; how they ended is kept for a while. A number that comes again means the newest."""
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            continue
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            statuses.pop(pid, None)
+            statuses[pid] = status
+    while len(statuses) > _STATUSES_MAX:
+        del statuses[next(iter(statuses))]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Final
 
-from dmpd.stream import channel
+from dmpd.stream import channel, death
 from dmpd.stream.channel import ParentEnd, State
 from dmpd.stream.fork_server import Fork, ForkServer
 from dmpd.stream.watchdog import Watchdog
@@ -29,6 +29,11 @@ class WorkerLife:
         self.state: State | None = None
         self.detail = ""
         """What it said of its failure."""
+        self.killed_because = ""
+        """Why we killed it; empty = we did not."""
+        self.status: int | None = None
+        """How it ended, as ``waitpid`` gives it; known after its death, if at all."""
+        self._oom_kills_before: Final = death.oom_kills()
         self.told = -1
         """Where it knows the ring to be published to."""
         self.told_records_max = 0
@@ -80,6 +85,31 @@ class WorkerLife:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             return
+
+    def condemn(self, why: str) -> None:
+        """Kill it for what it does; its death shows like any other."""
+        self.killed_because = why
+        self.has_closed = True
+        self.kill()
+
+    @property
+    def how_ended(self) -> str:
+        """After its death and ``status``, as a sentence."""
+        memory_ran_out = death.oom_kills() > self._oom_kills_before
+        return death.sentence(
+            self.status, killed_because=self.killed_because, said=self.detail, memory_ran_out=memory_ran_out
+        )
+
+    @property
+    def accuses(self) -> bool:
+        """After its death: whether a record may have done it.
+
+        Not before its handler was made, nor for a broken ring, nor while it waited for its sink, nor if nobody knows
+        how it ended (its fork server died). One that we killed for what it did is no such case, whatever it said last.
+        """
+        if not self.was_ready or self.state == "corrupted":
+            return False
+        return self.killed_because != "" or (self.status is not None and self.state != "waiting_sink")
 
     def confirm_death(self, timeout_s: float = DEATH_TIMEOUT_S) -> None:
         """Block until it is dead. Raises ``WorkerUndeadError``. Then its channel can be read to its end."""

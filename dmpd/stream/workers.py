@@ -156,16 +156,17 @@ class Workers:
         self._end_life(partition)
         metrics.WORKER_DEATHS.inc()
         partition.restarts += 1
+        life.status = self._server.status_of(life.pid)
         if self._suspect(partition, life) or life.has_released:
             partition.backoff.reset()
-            partition.restart_at_s = now_s
-        else:
-            partition.restart_at_s = now_s + partition.backoff.next_s()
+        is_first = partition.backoff.attempts == 0
+        delay_s = partition.backoff.next_s()
+        partition.restart_at_s = now_s if is_first else now_s + delay_s
         _log.error(
-            "partition %d: worker %d died (%s); the next one starts in %.1f s at offset %s",
+            "partition %d: worker %d died: %s; the next one starts in %.1f s at offset %s",
             partition.number,
             life.pid,
-            life.detail or "killed",
+            life.how_ended,
             partition.restart_at_s - now_s,
             partition.ledger.next_offset,
         )
@@ -179,9 +180,7 @@ class Workers:
         fed = life.told > released.frame and not self._is_deaf
         if life.watchdog.is_stuck(now_s, fed=fed, released=released):
             metrics.STUCK_WORKERS.inc()
-            life.detail = "killed as stuck"
-            life.kill()
-            life.has_closed = True
+            life.condemn("killed as stuck")
 
     @property
     def _is_deaf(self) -> bool:
@@ -192,7 +191,7 @@ class Workers:
         """After a death while handling: offer less, or give the one left up. Returns whether that moves anything."""
         oldest = partition.ledger.oldest_offered()
         offered = min(partition.ledger.offered(life.told), self._settings.batch_records_max)
-        if not life.was_ready or life.state == "corrupted" or oldest is None or not offered:
+        if not life.accuses or oldest is None or not offered:
             return False
         width_before = partition.suspicion.width
         if not partition.suspicion.died(offered):
@@ -200,7 +199,7 @@ class Workers:
         position, after = oldest
         metrics.CONDEMNED.inc()
         _log.error("partition %d: offset %d killed its worker", partition.number, partition.ledger.offset_at(position))
-        self._outgoing.give_up(partition, position, reason="poison", detail=life.detail or "killed", by="stream")
+        self._outgoing.give_up(partition, position, reason="poison", detail=life.how_ended, by="stream")
         partition.release(after)
         return True
 
@@ -232,8 +231,7 @@ class Workers:
             life.has_closed = True
             return False
         except (PositionError, msgspec.DecodeError) as error:
-            life.detail = f"spoke nonsense: {error}"
-            life.kill()
+            life.condemn(f"killed, it spoke nonsense: {error}")
             return False
         return True
 
@@ -241,6 +239,7 @@ class Workers:
         match message:
             case ReleasedTo(frame, nth):
                 life.has_released = partition.release(Position(frame, nth)) or life.has_released
+                life.state = "ready"  # it waits for nothing any more
             case Invalid(frame, nth, reason, detail):
                 self._outgoing.give_up(partition, Position(frame, nth), reason=reason, detail=detail)
             case Emit():

@@ -13,8 +13,8 @@ _POLL_S: Final = 0.001
 class StoredRecord(NamedTuple):
     """What a consumer would get."""
 
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
 
 
@@ -52,8 +52,8 @@ class MemoryProducer:
         self,
         topic: str,
         *,
-        key: bytes,
-        value: bytes,
+        key: bytes | None,
+        value: bytes | None,
         headers: Headers = (),
         partition: int | None = None,
         on_delivery: OnDelivery,
@@ -61,7 +61,7 @@ class MemoryProducer:
         if self.fatal is not None:
             on_delivery(self.fatal)
             return
-        if len(key) + len(value) > self._kafka.record_bytes_max:
+        if len(key or b"") + len(value or b"") > self._kafka.record_bytes_max:
             on_delivery(RECORD_TOO_LARGE)
             return
         if len(self._queue) >= self._queue_records_max:
@@ -87,7 +87,7 @@ class MemoryProducer:
         partitions = self._kafka.topics[queued.topic]
         number = queued.partition
         if number is None:
-            number = (murmur2(queued.record.key) & 0x7FFF_FFFF) % len(partitions)
+            number = (murmur2(queued.record.key or b"") & 0x7FFF_FFFF) % len(partitions)
         if number >= len(partitions):
             return UNKNOWN_PARTITION
         partitions[number].append(queued.record)

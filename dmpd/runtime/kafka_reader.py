@@ -75,13 +75,14 @@ class TopicReader:
             if time.monotonic() >= deadline_s:
                 return []
         rest = self._consumer.consume(records_max - 1, 0) if records_max > 1 else []
-        return [_record(message) for message in [first, *rest] if message.error() is None]
+        return [record_of(message) for message in [first, *rest] if message.error() is None]
 
     def close(self) -> None:
         self._consumer.close()
 
 
-def _record(message: Any) -> ReadRecord:
+def record_of(message: Any) -> ReadRecord:
+    """A message of the client that is no error."""
     return ReadRecord(
         topic=message.topic(),
         partition=message.partition(),

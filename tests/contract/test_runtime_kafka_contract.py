@@ -85,6 +85,15 @@ def test_reports_come_in_poll_and_records_keep_order_partition_and_bytes(bench):
     assert {(one.key, one.headers) for _, one in stored} == {(b"key", tuple(headers))}
 
 
+def test_null_is_not_empty(bench):
+    topic, producer, reports = bench.topic(1), bench.producer(), []
+    contents = [(None, b""), (b"", None), (None, None)]
+    for key, value in contents:
+        producer.produce(topic, key=key, value=value, partition=0, on_delivery=reports.append)
+    until(lambda: reports == [None] * 3, producer)
+    assert [(one.key, one.value) for _, one in bench.stored(topic, 3)] == contents
+
+
 def test_without_a_partition_a_key_has_one(bench):
     topic, producer, reports = bench.topic(4), bench.producer(), []
     for n in range(40):

@@ -12,9 +12,12 @@ COMMANDS: Final = {
     "watch": "dmpd.cli.ctl_watch",
     "status": "dmpd.cli.ctl_status",
     "verify": "dmpd.cli.ctl_verify",
+    "stream": "dmpd.cli.ctl_stream",
+    "dead-letters": "dmpd.cli.ctl_dead_letters",
+    "drain": "dmpd.cli.ctl_drain",
     "check-config": "dmpd.cli.check_config",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return commands.run("dmpctl", "Ask dmpd: devices, RAEs, the state of its parts.", COMMANDS, argv)
+    return commands.run("dmpctl", "Ask dmpd: devices, RAEs, the state of its parts; steer its stream.", COMMANDS, argv)

@@ -41,6 +41,16 @@ def text(value: object) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
+def cell(value: object) -> str:
+    """A cell of what programs get as JSON; what is unknown is a dash."""
+    return ("yes" if value else "no") if isinstance(value, bool) else text(value)
+
+
+def printable(value: str, *, keep: str = "") -> str:
+    """Text of unknown origin for a terminal: what could steer it is escaped, but for the characters of ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in value)
+
+
 def instant(value: datetime | None) -> str:
     """UTC, to the second."""
     return "-" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -11,6 +11,7 @@ import msgspec
 
 from dmpd.cloud_registry import migrate
 from dmpd.cloud_registry.settings import CloudRegistrySettings, WorkerSettings
+from dmpd.cloud_registry.source import source_of
 from dmpd.runtime import exit_codes
 from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.health import HealthServer
@@ -69,12 +70,6 @@ def run(
     finally:
         lifecycle.set_state("stopped")
         health.stop()
-
-
-def source_of(key: bytes | None) -> bytes:
-    """Who a record is from: the RAE that its key, an MQTT topic, names; a key of another form is its own source."""
-    levels = (key or b"").split(b"/", 3)
-    return levels[2] if len(levels) == 4 and levels[:2] == [b"dmp", b"v1"] else key or b""
 
 
 def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings) -> bytes:

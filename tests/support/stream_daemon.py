@@ -1,6 +1,7 @@
 """A stream as a process of its own: ``python -m tests.support.stream_daemon FILE``; ``StreamDaemon`` starts it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def main():
     lifecycle.install_signals()
     setup(LogSettings(), "stream")
 
+    picture = {}
+
     class FileStatus:
         def publish(self, settings, partitions, *, commit_unanswered_s):
             whole = {
@@ -104,12 +107,15 @@ def main():
                 "reason": lifecycle.reason,
                 "partitions": {str(n): p for n, p in partitions.items()},
             }
+            picture.update(whole)
             temporary = Path(config["status"] + ".new")
             temporary.write_text(json.dumps(whole))
             temporary.replace(config["status"])
 
     control = Control()
-    server = health.HealthServer(config["bind"], lifecycle, dict, actions=control.actions())
+    server = health.HealthServer(
+        config["bind"], lifecycle, lambda: picture | {"pid": os.getpid()}, actions=control.actions()
+    )
     server.start()
     more = {"source_of": config["source_of"]} if config["source_of"] else {}
     sys.exit(

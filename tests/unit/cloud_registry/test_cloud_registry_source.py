@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmpd.cloud_registry.daemon import source_of
+from dmpd.cloud_registry.source import source_of
 
 
 @pytest.mark.parametrize(

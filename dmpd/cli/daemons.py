@@ -1,0 +1,56 @@
+"""How dmpctl speaks with the cloud's daemons: where they listen, what they answer, and sentences when they do not."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dmpd.cli.config import CloudConfig
+from dmpd.runtime import health
+from dmpd.runtime.errors import UnavailableError
+
+PROGRAMS: Final = ("bridge", "cloud-registry")
+_ASK_TIMEOUT_S: Final = 15.0
+"""Longer than a stream's loop may take to answer."""
+
+
+class DaemonGoneError(UnavailableError):
+    """Nobody answers where the daemon should listen."""
+
+
+class RefusedError(Exception):
+    """The daemon does not do what it was asked for; the text says why."""
+
+
+def bind_of(config: CloudConfig, program: str) -> str:
+    return {"bridge": config.bridge.health_bind, "cloud-registry": config.cloud_registry.health_bind}[program]
+
+
+def status(bind: str) -> dict[str, Any]:
+    """What the daemon at ``bind`` tells of itself. Raises ``DaemonGoneError``."""
+    _, body = _fetch(bind, "/status")
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def order(bind: str, path: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Have the daemon do something; returns its answer. Blocks until it is done.
+
+    Raises:
+        DaemonGoneError: Nobody answers.
+        RefusedError: It does not do it.
+    """
+    code, body = _fetch(bind, path, method="POST", arguments=arguments)
+    try:
+        found: dict[str, Any] = json.loads(body)
+    except ValueError as error:
+        raise RefusedError(f"{bind}{path}: {code} {body[:200]!r}") from error
+    if code >= 400:
+        raise RefusedError(str(found.get("error", code)))
+    return found
+
+
+def _fetch(bind: str, path: str, **more: Any) -> tuple[int, bytes]:
+    try:
+        return health.fetch(bind, path, timeout_s=_ASK_TIMEOUT_S, **more)
+    except OSError as error:
+        raise DaemonGoneError(f"no daemon answers at {bind}: {error.strerror or error}") from error

@@ -1,0 +1,68 @@
+"""A dead letter goes back as the record it was, as often as wanted, and says how often."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmpd.stream.dead_letters import Origin, Verdict, dead_letter
+from dmpd.stream.handler import Record
+from dmpd.stream.letters import NotReplayableError, letter_of, replay_of
+
+AT = datetime(2026, 11, 25, 4, 0, 0, tzinfo=UTC)
+NAMES = st.text(max_size=10).filter(lambda name: not name.startswith("dmpd-"))
+HEADERS = st.lists(st.tuples(NAMES, st.binary(max_size=10)), max_size=4)
+CONTENT = st.none() | st.binary(max_size=20)
+
+
+def buried(record, *, partition=3, truncated=False):
+    """The letter of ``record`` as it is read back."""
+    made = dead_letter(
+        record, Verdict("bad", "why", "handler"), Origin("t", partition), topic="d", at=AT, truncated=truncated
+    )
+    return letter_of(0, 17, 5, made.key, made.value, made.headers)
+
+
+@given(CONTENT, CONTENT, HEADERS, st.integers(1, 4))
+def test_a_record_comes_back_whole_however_often_it_fails(key, value, headers, times):
+    record = Record(99, 5, key, value, headers)
+    for n in range(times):
+        letter = buried(record)
+        assert (letter.replayed, letter.reason, letter.detail, letter.by) == (n, "bad", "why", "handler")
+        assert (letter.topic, letter.origin_partition, letter.origin_offset) == ("t", 3, 99)
+        replay = replay_of(letter, topic="t")
+        assert (replay.topic, replay.partition, replay.key, replay.value) == ("t", 3, key, value)
+        assert replay.headers == [*headers, ("dmpd-replayed", b"%d" % (n + 1))]
+        record = Record(99, 5, replay.key, replay.value, replay.headers)
+
+
+def test_a_truncated_letter_does_not_go_back():
+    letter = buried(Record(1, 1, b"k", b"v" * 10, ()), truncated=True)
+    assert letter.truncated
+    with pytest.raises(NotReplayableError, match="too large to be kept"):
+        replay_of(letter, topic="t")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(max_size=12)
+            | st.sampled_from(["dmpd-partition", "dmpd-offset", "dmpd-replayed", "dmpd-topic", "dmpd-null"]),
+            CONTENT,
+        )
+    )
+)
+def test_whatever_headers_a_letter_has_it_can_be_read(headers):
+    letter = letter_of(0, 1, 2, b"k", b"v", headers)
+    try:
+        replay = replay_of(letter, topic="t")
+    except NotReplayableError:
+        return
+    assert (replay.topic, replay.partition >= 0) == ("t", True)
+
+
+def test_a_letter_goes_back_to_no_topic_but_ours():
+    letter = buried(Record(1, 1, b"k", b"v", ()))
+    with pytest.raises(NotReplayableError, match="it is from the topic t, not from u"):
+        replay_of(letter, topic="u")

@@ -51,6 +51,14 @@ def create_topics(settings: KafkaSettings, topics: Sequence[TopicSpec]) -> list[
     return created
 
 
+def list_topics(settings: KafkaSettings) -> set[str]:
+    """Names of all topics that we may see. Blocks; makes none, also where the broker makes those it is asked for."""
+    try:
+        return set(_admin(settings).list_topics(timeout=_TIMEOUT_S).topics)
+    except confluent_kafka.KafkaException as error:
+        raise KafkaUnreachableError(f"{settings.bootstrap_servers}: {error.args[0].str()}") from error
+
+
 def describe(settings: KafkaSettings, names: Sequence[str]) -> dict[str, TopicSpec]:
     """The topics of ``names`` that exist, with their whole configuration. Blocks."""
     admin = _admin(settings)

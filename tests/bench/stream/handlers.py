@@ -77,10 +77,11 @@ def throttle(partition: int, argument: bytes) -> Throttle:
 
 
 class Stall(Swallow):
-    """A sink that never answers, for the partitions in ``stalled`` (without it: for all)."""
+    """A sink that never answers again after ``after`` records (0 if absent) of each partition in ``stalled``."""
 
     def work(self, records: Sequence[Record], output: Output) -> None:
-        while self.partition in self.options.get("stalled", [self.partition]):
+        stalls = self.partition in self.options["stalled"]
+        while stalls and self.counters.counts()[self.partition] >= self.options.get("after", 0):
             output.waiting_sink()
             time.sleep(1)
 

@@ -1,4 +1,7 @@
-"""``memory``: of all processes of a stream, with a backlog in Kafka and a sink that stands still."""
+"""``memory``: of all processes of a stream, with a backlog in Kafka and a sink that stands still.
+
+The sink works for a while before, so that the rings take all that they may: how much that is depends on its speed.
+"""
 
 from dmpd.stream.settings import MEBIBYTE, StreamSettings
 from tests.bench.report import Figure, figure
@@ -35,8 +38,9 @@ def measure(broker: Broker, size: Size) -> list[Figure]:
 def _samples_mib(broker: Broker, partitions: int, size: Size) -> list[float]:
     """Evenly over the stall, which begins when every ring has taken what it takes."""
     topic = broker.filled(partitions, size.backlog_records)
-    with StreamProcess(broker, topic, handler="stall") as process:
-        process.wait_for(lambda: process.status["pauses"] >= partitions)
+    options = {"stalled": list(range(partitions)), "after": size.backlog_records // partitions // 3}
+    with StreamProcess(broker, topic, handler="stall", options=options) as process:
+        process.wait_for(lambda: process.status["paused"] == partitions)
         samples = []
         for _ in range(_SAMPLES):
             samples.append(process.pss_mib())

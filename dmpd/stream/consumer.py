@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from dmpd.runtime import kafka as runtime_kafka
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import metrics
+from dmpd.stream.fetch_positions import FetchPositions
 from dmpd.stream.frames import Frame, Offsets
 from dmpd.stream.settings import StreamSettings
 
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _COMMITTED_TIMEOUT_S: Final = 10.0
 _COMMITTED_ATTEMPTS: Final = 3
 _WAKE_TIMEOUT_S: Final = 0.1
+_STATISTICS_EVERY_S: Final = 5.0
 _MILLISECONDS: Final[Any] = itemgetter(1)
 """Of what ``Message.timestamp`` gives."""
 
@@ -47,6 +49,7 @@ class StreamConsumer:
     def __init__(self, kafka: KafkaSettings, settings: StreamSettings, listener: AssignmentListener) -> None:
         self._topic: Final = settings.topic
         self._listener: Final = listener
+        self.fetch_positions: Final = FetchPositions(settings.topic)
         self._error_log: Final = runtime_kafka.ErrorLog("dmpd-stream")
         session_ms = int(settings.session_timeout_s * 1000)
         tuning: dict[str, Any] = {
@@ -65,6 +68,8 @@ class StreamConsumer:
             "auto.offset.reset": "error",
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
+            "statistics.interval.ms": int(min(_STATISTICS_EVERY_S, settings.fetch_silence_timeout_s / 4) * 1000) or 1,
+            "stats_cb": self.fetch_positions,
         }
         self._is_abandoned = False
         with runtime_kafka.making_client(kafka):
@@ -100,6 +105,11 @@ class StreamConsumer:
         except KafkaException as error:  # it is not being fetched (yet): only a new start places it
             metrics.CLIENT_ERRORS.labels(_name(error)).inc()
             self._start_anew(target)
+
+    def unpause_at(self, partition: int, offset: int) -> None:
+        """Go on at ``offset``, and not paused, whatever the client thinks; the assignment stays as it is."""
+        self.resume([partition])
+        self.seek(partition, offset)
 
     def start_at(self, partition: int, offset: int | None) -> None:
         """Fetch an owned partition anew from ``offset``, not paused; None = the earliest there is.

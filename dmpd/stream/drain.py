@@ -46,13 +46,18 @@ class Drain:
 
     def exit_now(self, code: int) -> NoReturn:
         """End without teardown: the Kafka client's could block for ever. Workers die with us."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        exit_process(code)
 
     def _overdue(self) -> None:
         _log.error("the drain's deadline passed and the loop hangs; what was not committed goes back to Kafka")
         self.exit_now(exit_codes.INTERNAL)
+
+
+def exit_process(code: int) -> NoReturn:
+    """End at once, without teardown: workers and fork server die with this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def remainder(partitions: Iterable[Partition]) -> str:

@@ -50,7 +50,23 @@ CLIENT_REBUILDS = metrics.counter(
 CLIENT_ERRORS = metrics.counter("dmpd_stream_client_errors_total", "Errors that the Kafka client reported", ("code",))
 REBALANCES = metrics.counter("dmpd_stream_rebalances_total", "Partitions assigned, revoked or lost", ("event",))
 RING_USED = metrics.gauge("dmpd_stream_ring_used_bytes", "Bytes in a partition's ring", _PARTITION)
-LAG = metrics.gauge("dmpd_stream_lag_records", "Records between the frontier and the end of the log", _PARTITION)
+LAG = metrics.gauge(
+    "dmpd_stream_lag_records", "Offsets between the frontier and the end of the log, markers included", _PARTITION
+)
+LAG_SECONDS = metrics.gauge(
+    "dmpd_stream_lag_seconds",
+    "Age of the oldest record that the frontier has not passed; 0 = there is none",
+    _PARTITION,
+)
+ETA = metrics.gauge(
+    "dmpd_stream_eta_seconds", "Until a partition has caught up, at its present speed; absent = it does not", _PARTITION
+)
+OLDEST_AGE = metrics.gauge(
+    "dmpd_stream_oldest_record_age_seconds", "For how long the oldest unreleased record is in its ring", _PARTITION
+)
+PAUSED_SECONDS = metrics.counter(
+    "dmpd_stream_paused_seconds_total", "For how long a partition was not fetched, for whatever reason", _PARTITION
+)
 PAUSED = metrics.gauge("dmpd_stream_paused_partitions", "Partitions paused now because their rings are full")
 COMMIT_UNANSWERED = metrics.gauge(
     "dmpd_stream_commit_unanswered_seconds", "For how long the broker has taken no commit; 0 = it takes them"

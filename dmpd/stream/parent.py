@@ -22,8 +22,9 @@ from dmpd.stream import metrics, operations, workers
 from dmpd.stream.committer import Candidate, Committer
 from dmpd.stream.consumer import StreamConsumer, frame_of
 from dmpd.stream.control import Control
-from dmpd.stream.drain import Drain
+from dmpd.stream.drain import Drain, exit_process
 from dmpd.stream.fork_server import ForkServer
+from dmpd.stream.lookout import Lookout, NothingMovesError
 from dmpd.stream.operations import Operations
 from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
@@ -31,7 +32,6 @@ from dmpd.stream.ring import RingCorruptedError
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.source_limits import SourceOf, whole_key
 from dmpd.stream.status import StreamStatus
-from dmpd.stream.watermarks import Watermarks
 from dmpd.stream.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Parent:
             repeat_s=settings.commit_repeat_s,
             deadline_s=settings.commit_deadline_s,
         )
-        self._watermarks = Watermarks(kafka, settings.topic)
+        self._lookout = Lookout(kafka, settings)
         self._kafka = kafka
         self._consumer: StreamConsumer | None = None
         self._rebuild_at_s = 0.0
@@ -127,7 +127,7 @@ class Parent:
         Raises:
             StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; workers die with this process.
         """
-        self._watermarks.start()
+        self._lookout.start()
         self._join()
         while True:
             now_s = time.monotonic()
@@ -153,6 +153,7 @@ class Parent:
             self._settle(dict.fromkeys([*spoken, *self._placed]))
         if now_s - self._status_at_s >= _STATUS_EVERY_S:
             self._status_at_s = now_s
+            self._keep_watch(now_s)
             self._report(now_s)
 
     def _look_after_all(self, now_s: float) -> None:
@@ -212,10 +213,27 @@ class Parent:
             if partition.corruption:
                 self.reset(partition.number, cause="ring_corrupted", detail=partition.corruption, now_s=now_s)
 
-    def reset(self, number: int, *, cause: str, detail: str, now_s: float) -> None:
+    def _keep_watch(self, now_s: float) -> None:
+        """Cure who is no longer fetched; end the process when nothing helps."""
+        try:
+            stopped = self._lookout.look(
+                self._partitions,
+                {} if self._consumer is None else self._consumer.fetch_positions.offsets,
+                now_s,
+                is_fetching=self._consumer is not None and self._drain is None,
+                is_producing=self._outgoing.backlog > 0,
+            )
+        except NothingMovesError as error:
+            _log.critical("%s", error)
+            exit_process(exit_codes.INTERNAL)
+        for number, cure, detail in stopped:
+            self.reset(number, cause="fetch_stopped", detail=detail, now_s=now_s, by_seek=cure == "reset")
+
+    def reset(self, number: int, *, cause: str, detail: str, now_s: float, by_seek: bool = False) -> None:
         """Begin a partition anew at its frontier: the worker dies, the ring is emptied, a new epoch begins.
 
-        Blocks until the worker is dead. What was fetched and not committed is fetched again.
+        Blocks until the worker is dead. What was fetched and not committed is fetched again. ``by_seek``: the client
+        keeps its assignment of the partition and is only sent back; else it gives it up and takes it anew.
         """
         old = self._partitions[number]
         metrics.RESETS.labels(cause).inc()
@@ -224,13 +242,16 @@ class Parent:
         self._epochs += 1
         fresh = Partition(number, epoch=self._epochs, next_offset=old.ledger.next_offset, settings=self._settings)
         fresh.restarts, fresh.dead_letters = old.restarts + 1, old.dead_letters
+        fresh.lost_offsets = old.lost_offsets
         fresh.standstill.inherit(old.standstill)
         fresh.backoff = old.backoff
         fresh.restart_at_s = now_s + fresh.backoff.next_s()
         self._partitions[number] = fresh
-        self._watermarks.watch(self._partitions)
         if self._consumer is not None:
-            self._consumer.start_at(number, fresh.next_to_place)
+            if by_seek and fresh.next_to_place is not None:
+                self._consumer.unpause_at(number, fresh.next_to_place)
+            else:
+                self._consumer.start_at(number, fresh.next_to_place)
             if self._drain is not None:
                 self._consumer.pause([number])
 
@@ -384,7 +405,6 @@ class Parent:
             )
         if self._drain is not None and self._consumer is not None:
             self._consumer.pause(list(next_offsets))
-        self._watermarks.watch(self._partitions)
         if next_offsets:
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
         self._has_joined = True
@@ -417,7 +437,6 @@ class Parent:
             if partition is not None:
                 self._workers.kill([partition])
                 partition.close()
-        self._watermarks.watch(self._partitions)
 
     # The end
 
@@ -444,7 +463,7 @@ class Parent:
             _log.warning("Kafka does not let us leave the group; leaving without")
             self._drain.exit_now(exit_codes.OK)
         self._drop(list(self._partitions))
-        self._watermarks.stop()
+        self._lookout.stop()
         self._drain.end()
         self._lifecycle.set_state("stopped")
         return exit_codes.OK
@@ -453,9 +472,8 @@ class Parent:
 
     def _report(self, now_s: float) -> None:
         unanswered_s = self._committer.unanswered_s(now_s)
-        ends = self._watermarks.ends
         pictures = {
-            n: p.picture(committed=self._committer.committed_offset(n), end_offset=ends.get(n))
+            n: p.picture(committed=self._committer.committed_offset(n)) | self._lookout.picture(p, now_s)
             for n, p in sorted(self._partitions.items())
         }
         self._status.publish(self._settings, pictures, commit_unanswered_s=unanswered_s)

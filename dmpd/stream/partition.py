@@ -14,6 +14,7 @@ import msgspec
 
 from dmpd.runtime.backoff import Backoff
 from dmpd.stream import frames, ring
+from dmpd.stream.ages import Ages
 from dmpd.stream.committer import Candidate
 from dmpd.stream.flow import Flow, marks_for
 from dmpd.stream.frames import Frame, Position
@@ -54,10 +55,13 @@ class Partition:
         )
         self.flow: Final = Flow(self._marks_for(rate_bytes_per_s=None))
         self.rate: Final = ReleaseRate(plenty_bytes=settings.max_record_bytes // 2)
+        self.ages: Final = Ages()
         self.next_to_place = next_offset
         """Offset that is expected next; what comes below it was placed already. None = any."""
         self.lost_from: int | None = None
         """Set when Kafka no longer has ``next_to_place``: what comes next tells how much was lost."""
+        self.lost_offsets = 0
+        """How many offsets Kafka no longer had when they were to be fetched."""
         self.held_bytes = 0
         """Memory outside the ring for oversized records on their way to the dead letters."""
         self.life: WorkerLife | None = None
@@ -104,7 +108,8 @@ class Partition:
             self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max)
 
     def note_progress(self, now_s: float) -> None:
-        """Measure how fast the worker is, and let no more into the ring than it can drain in time."""
+        """Measure how old what lies here is and how fast the worker; let no more in than that one drains in time."""
+        self.ages.note(now_s, published=self.ring.published, passed=self.ledger.frontier.frame)
         released = self.ledger.released.frame
         works = self.life is not None and self.life.was_ready and not self.life.watchdog.is_waiting
         if self.rate.note(now_s, released=released, open_bytes=self.ring.published - released, works=works):
@@ -140,6 +145,7 @@ class Partition:
             return 0
         lost, self.lost_from = max(0, first_offset - self.lost_from), None
         self.next_to_place = first_offset
+        self.lost_offsets += lost
         return lost
 
     def judge(self, position: Position) -> int | None:
@@ -192,12 +198,10 @@ class Partition:
         offset = self.ledger.next_offset
         return None if offset is None else Candidate(self.epoch, offset, self.ledger.passed_records)
 
-    def picture(self, *, committed: int | None, end_offset: int | None) -> dict[str, Any]:
-        """This partition for ``/status``."""
-        next_offset = self.ledger.next_offset
+    def picture(self, *, committed: int | None) -> dict[str, Any]:
+        """This partition for ``/status``; how far it is behind is the lookout's to say."""
         return {
-            "lag": None if end_offset is None else max(0, end_offset - (next_offset or 0)),
-            "next_offset": next_offset,
+            "next_offset": self.ledger.next_offset,
             "committed": committed,
             "open_records": self.ledger.open_records,
             "ring_used_bytes": self.ring.used_bytes,
@@ -207,6 +211,7 @@ class Partition:
             "worker_pid": None if self.life is None else self.life.pid,
             "restarts": self.restarts,
             "dead_letters": self.dead_letters,
+            "lost_offsets": self.lost_offsets,
         }
 
     def _without_placed(self, frame: Frame) -> Frame:
@@ -244,4 +249,5 @@ class Partition:
             return None
         self.ledger.place(position, self.ring.published, frame.offsets, skipped=frame.skipped)
         self.next_to_place = frame.offsets[-1] + 1
+        self.ages.put(frame.timestamps_ms[0])
         return position

@@ -51,6 +51,12 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A worker that has records and releases none for this long is killed and its records are taken apart."""
     sink_silence_timeout_s: PositiveSeconds = 90.0
     """The same, for a worker that last said that it waits for its sink: at least 3 x the sink's statement timeout."""
+    fetch_silence_timeout_s: PositiveSeconds = 30.0
+    """A partition that has something to fetch and is not paused, and whose fetching stands still for this long although
+    Kafka answers, is begun anew."""
+    nothing_moves_timeout_s: PositiveSeconds = 300.0
+    """When no partition moves for this long although there is work, Kafka answers and no worker waits for its sink, the
+    program ends with code 70. At least twice each of the three timeouts before: they are the milder cures."""
     worker_backoff_first_s: PositiveSeconds = 0.1
     """Wait before a dead worker is replaced; doubles with each death that follows without progress."""
     worker_backoff_max_s: PositiveSeconds = 10.0
@@ -59,3 +65,9 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if self.ring_bytes < 4 * self.max_record_bytes:
             raise ValueError(f"ring_bytes: expected at least 4 x max_record_bytes ({4 * self.max_record_bytes})")
+        milder_s = max(self.stuck_timeout_s, self.sink_silence_timeout_s, self.fetch_silence_timeout_s)
+        if self.nothing_moves_timeout_s < 2 * milder_s:
+            raise ValueError(
+                f"nothing_moves_timeout_s: expected at least {2 * milder_s:g}, twice the longest of stuck_timeout_s,"
+                " sink_silence_timeout_s and fetch_silence_timeout_s"
+            )

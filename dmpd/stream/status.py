@@ -3,6 +3,7 @@
 from typing import Any
 
 from dmpd.stream import metrics
+from dmpd.stream.partition_metrics import PartitionMetrics
 from dmpd.stream.settings import StreamSettings
 
 
@@ -13,15 +14,18 @@ class StreamStatus:
     """
 
     def __init__(self) -> None:
+        self._by_partition = PartitionMetrics()
         self._picture: dict[str, Any] = {"topic": None, "group": None, "lag": None, "partitions": {}}
 
     def snapshot(self) -> dict[str, Any]:
         """The newest picture.
 
         ``topic``, ``group``, ``lag`` (records, all partitions; null = not known), ``commit_unanswered_s``, and by
-        partition ``lag``, ``next_offset`` (next to commit), ``committed``, ``open_records`` (in the ring, not
-        passed), ``ring_used_bytes``, ``paused`` (not fetched now, for whatever reason), ``worker_pid``, ``restarts``,
-        ``dead_letters``, ``state`` (of ``standstill``), ``halted_by`` (the verdicts that halted it, or null).
+        partition: ``lag``, ``lag_s`` and ``eta_s`` (what they mean: ``lag.Lag``), ``next_offset`` (next to commit),
+        ``committed``, ``open_records`` (in the ring, not passed), ``ring_used_bytes``, ``oldest_age_s`` (of what is not
+        released, in the ring; 0 = nothing), ``paused`` (not fetched now, for whatever reason), ``paused_s`` (so far, in
+        this assignment), ``worker_pid``, ``restarts``, ``dead_letters``, ``lost_offsets`` (gone by retention before we
+        came), ``state`` (of ``standstill``), ``halted_by`` (the verdicts that halted it, or null).
         """
         return self._picture
 
@@ -42,9 +46,4 @@ class StreamStatus:
         states = [picture["state"] for picture in partitions.values()]
         metrics.HALTED.set(sum(state in ("halted", "skipping") for state in states))
         metrics.HELD.set(states.count("paused"))
-        metrics.RING_USED.clear()
-        metrics.LAG.clear()
-        for number, picture in partitions.items():
-            metrics.RING_USED.labels(str(number)).set(picture["ring_used_bytes"])
-            if picture["lag"] is not None:
-                metrics.LAG.labels(str(number)).set(picture["lag"])
+        self._by_partition.show(partitions)

@@ -18,6 +18,11 @@ class Suspicion:
         self._suspects = 0
         self._deaths_alone = 0
 
+    @property
+    def narrowness(self) -> tuple[int, ...]:
+        """Changes with each death that says something, and with each release under suspicion."""
+        return (self.width or 0, self._suspects, self._deaths_alone)
+
     def died(self, offered: int) -> bool:
         """A worker died while it had the ``offered`` (at least one) oldest open records; True = condemn the oldest."""
         assert offered >= 1

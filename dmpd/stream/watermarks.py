@@ -1,32 +1,45 @@
-"""The ends of the partitions, asked of the broker: what the client knows by itself stands still while it is paused.
+"""Where the log of each partition ends: asked of the broker, because the client's own idea stands still while paused.
 
 A thread of its own, because the question blocks for its whole timeout with a frozen broker (librdkafka#4996).
 """
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dmpd.runtime.kafka import client_config, making_client
 from dmpd.runtime.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
-_EVERY_S: Final = 2.0
 _TIMEOUT_S: Final = 2.0
 
 
-class Watermarks:
-    """``ends``: next offset to be written, by partition; replaced whole, so readers need no lock. May be old."""
+class Answer(NamedTuple):
+    """What the broker said. ``at_s``: monotonic, when it was asked."""
 
-    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
-        self.ends: Mapping[int, int] = {}
+    at_s: float
+    ends: Mapping[int, int]
+    """Next offset that readers can get, by partition: what lies in open transactions comes later."""
+    starts: Mapping[int, int]
+    """First offset there is, where it was asked for."""
+
+
+class Watermarks:
+    """``answer``: the newest; what was not answered is absent in it. Replaced whole, so readers need no lock."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str, *, every_s: float) -> None:
+        self.answer: Answer | None = None
+        self.every_s: Final = every_s
         self._kafka = kafka
         self._topic = topic
-        self._watched: tuple[int, ...] = ()
+        self._asks: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        uncommitted = kafka.options.get("isolation.level") == "read_uncommitted"
+        self._isolation = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-watermarks", daemon=True)
 
@@ -37,24 +50,35 @@ class Watermarks:
         """Does not wait: the thread may be blocked for its timeout."""
         self._stopping.set()
 
-    def watch(self, partitions: Iterable[int]) -> None:
-        self._watched = tuple(partitions)
+    def watch(self, partitions: Iterable[int], *, starts: Iterable[int]) -> None:
+        """Ask for the ends of ``partitions``, and where the log begins for ``starts``."""
+        self._asks = tuple(partitions), tuple(starts)
+
+    def fresh(self, now_s: float) -> Answer | None:
+        """The newest answer, if it is so new that nothing can have come between."""
+        answer = self.answer
+        return answer if answer is not None and now_s - answer.at_s <= self.every_s + _TIMEOUT_S else None
 
     def _run(self) -> None:
         with making_client(self._kafka):
             admin = AdminClient(client_config(self._kafka, "dmpd-stream-watermarks"))
-        while not self._stopping.wait(_EVERY_S):
+        while not self._stopping.wait(self.every_s):
             admin.poll(0)  # its error_cb runs only here
-            watched = self._watched
-            try:
-                self.ends = self._ask(admin, watched)
-            except KafkaException as error:
-                self.ends = {}
-                _log.debug("ends of partitions not known: %s", error)
+            ends, starts = self._asks
+            at_s = time.monotonic()
+            self.answer = Answer(
+                at_s, self._ask(admin, ends, OffsetSpec.latest()), self._ask(admin, starts, OffsetSpec.earliest())
+            )
 
-    def _ask(self, admin: AdminClient, watched: Iterable[int]) -> dict[int, int]:
-        asked = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in watched}
+    def _ask(self, admin: AdminClient, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
+        asked = {TopicPartition(self._topic, partition): spec for partition in partitions}
         if not asked:
             return {}
-        answers = admin.list_offsets(asked, request_timeout=_TIMEOUT_S)
-        return {one.partition: answer.result().offset for one, answer in answers.items()}
+        answers = admin.list_offsets(asked, isolation_level=self._isolation, request_timeout=_TIMEOUT_S)
+        found = {}
+        for one, answer in answers.items():
+            try:
+                found[one.partition] = answer.result().offset
+            except KafkaException as error:  # that one is not known then
+                _log.debug("partition %d: its offsets are not known: %s", one.partition, error)
+        return found

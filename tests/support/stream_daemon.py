@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from dmpd.runtime import health
+from tests.support import stream_sabotage as sabotage
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = "tests.support.stream_handlers:note"
@@ -17,7 +18,9 @@ NOTE = "tests.support.stream_handlers:note"
 class StreamDaemon:
     """Started by ``with``; killed at its end if it still runs. ``status`` is what ``/status`` would show."""
 
-    def __init__(self, folder, bootstrap, *, name="one", handler=NOTE, options=None, source_of=None, **settings):
+    def __init__(
+        self, folder, bootstrap, *, name="one", handler=NOTE, options=None, source_of=None, kafka=None, **settings
+    ):
         self.folder = Path(folder)
         self.bind = f"unix:{self.folder / name}.sock"
         self.status_path = self.folder / f"{name}.status"
@@ -33,6 +36,7 @@ class StreamDaemon:
                     "status": str(self.status_path),
                     "bind": self.bind,
                     "source_of": source_of,
+                    "kafka": kafka or {},
                 }
             )
         )
@@ -68,6 +72,12 @@ class StreamDaemon:
         code, body = health.fetch(self.bind, path, method="POST", arguments=arguments, timeout_s=20.0)
         return code, json.loads(body)
 
+    def counted(self, metric):
+        """A metric's value, all its labels together; 0 if it was never counted."""
+        _, body = health.fetch(self.bind, "/metrics")
+        lines = (line.rpartition(" ") for line in body.decode().splitlines() if not line.startswith("#"))
+        return sum(float(value) for name, _, value in lines if name.partition("{")[0] == metric)
+
     def exit_code(self, timeout_s=40):
         return self.process.wait(timeout_s)
 
@@ -98,6 +108,7 @@ def main():
     lifecycle.install_signals()
     setup(LogSettings(), "stream")
 
+    sabotage.install(Path(config["status"]).parent)
     picture = {}
 
     class FileStatus:
@@ -120,7 +131,7 @@ def main():
     more = {"source_of": config["source_of"]} if config["source_of"] else {}
     sys.exit(
         run(
-            KafkaSettings(bootstrap_servers=config["bootstrap"]),
+            KafkaSettings(bootstrap_servers=config["bootstrap"], options=config["kafka"]),
             StreamSettings(**config["settings"]),
             handler=config["handler"],
             lifecycle=lifecycle,

@@ -16,6 +16,7 @@ from dmpd.stream import parent as parent_module
 from dmpd.stream import worker_life
 from dmpd.stream import workers as workers_module
 from dmpd.stream.channel import ChannelClosedError, WorkerEnd
+from dmpd.stream.fetch_positions import FetchPositions
 from dmpd.stream.frames import Position
 from dmpd.stream.ring import RingConsumer, RingCorruptedError
 from dmpd.stream.settings import StreamSettings
@@ -81,6 +82,7 @@ class SimConsumer:
     def __init__(self, sim):
         self.sim, self.positions, self.paused, self.commits = sim, {}, set(), []
         self.callbacks, self.fails, self.commits_fail, self.abandoned = [], False, 0, False
+        self.fetch_positions = FetchPositions("t")
 
     def subscribe(self):
         self.callbacks.append(lambda: self.assign(range(PARTITIONS)))
@@ -155,6 +157,10 @@ class SimConsumer:
     def start_at(self, partition, offset):
         self.positions[partition] = self.sim.broker.start[partition] if offset is None else offset
         self.paused.discard(partition)
+
+    def unpause_at(self, partition, offset):
+        self.resume([partition])
+        self.seek(partition, offset)
 
     def wake(self, partitions):
         return

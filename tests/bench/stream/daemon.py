@@ -37,7 +37,7 @@ class FileStatus(StreamStatus):
             "state": self._lifecycle.state,
             "partitions": len(picture["partitions"]),
             "workers": sum(one["worker_pid"] is not None for one in picture["partitions"].values()),
-            "paused": sum(one["paused"] for one in picture["partitions"].values()),
+            "placed": metrics.RECORDS._value.get(),
             "pauses": metrics.PAUSES._value.get(),
             "received_bytes": self._received_bytes,
             "handled_bytes": self._handled_bytes,

@@ -10,6 +10,7 @@ from tests.bench.stream.process import StreamProcess
 from tests.bench.stream.size import Size
 
 _SAMPLES = 20
+_STILL_S = 2.0
 _PARENT_MIB = 80
 _PARENT_PARTITION_MIB = 2
 _WORKER_MIB = 12
@@ -38,11 +39,20 @@ def measure(broker: Broker, size: Size) -> list[Figure]:
 def _samples_mib(broker: Broker, partitions: int, size: Size) -> list[float]:
     """Evenly over the stall, which begins when every ring has taken what it takes."""
     topic = broker.filled(partitions, size.backlog_records)
-    options = {"stalled": list(range(partitions)), "after": size.backlog_records // partitions // 3}
+    after = size.backlog_records // partitions // 3
+    options = {"stalled": list(range(partitions)), "after": after}
     with StreamProcess(broker, topic, handler="stall", options=options) as process:
-        process.wait_for(lambda: process.status["paused"] == partitions)
+        process.wait_for(lambda: min(process.counters.counts()[:partitions]) >= after)
+        _wait_until_nothing_is_placed(process)
         samples = []
         for _ in range(_SAMPLES):
             samples.append(process.pss_mib())
             process.watch(size.stall_s / _SAMPLES)
     return samples
+
+
+def _wait_until_nothing_is_placed(process: StreamProcess) -> None:
+    placed = -1.0
+    while placed != process.status["placed"]:
+        placed = process.status["placed"]
+        process.watch(_STILL_S)

@@ -69,7 +69,7 @@ class StreamProcess:
         try:
             found: dict[str, Any] = json.loads(self._status.read_text())
         except FileNotFoundError:
-            return {"state": "starting", "partitions": 0, "workers": 0, "paused": 0, "pauses": 0}
+            return {"state": "starting", "partitions": 0, "workers": 0, "placed": 0, "pauses": 0}
         return found
 
     def pids(self) -> tuple[int, list[int]]:

@@ -6,6 +6,7 @@ from confluent_kafka import Message
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import parent as parent_module
+from dmpd.stream.invalid_window import Verdicts
 from dmpd.stream.parent import Parent
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.status import StreamStatus
@@ -127,3 +128,15 @@ def test_late_answers_of_an_earlier_assignment_commit_nothing(parent):
     ticket = old.hold()
     old.end_hold(ticket)
     assert parent._candidates([0])[0].offset == 900
+
+
+def test_a_halted_partition_that_is_begun_anew_stays_halted(parent):
+    parent._partitions[0].standstill.verdicts = Verdicts(501, 10, [])
+    parent._partitions[0].standstill.halt()
+    parent._partitions[1].standstill.is_paused = True
+    for number in (0, 1):
+        parent.reset(number, cause="ring_corrupted", detail="", now_s=1.0)
+    parent._look_after_all(1.0)  # too early for a worker of the other one
+    assert [parent._partitions[n].standstill.state for n in (0, 1)] == ["halted", "paused"]
+    assert all(parent._partitions[n].flow.paused for n in (0, 1))
+    assert parent._partitions[0].life is None

@@ -65,16 +65,20 @@ class Committer:
         if self._waiting_since_s is None:
             self._waiting_since_s = now_s
 
-    def answered(self, offsets: Mapping[int, int], *, failed: bool) -> None:
-        """The broker answered. ``offsets`` = what it took; an answer to a commit that was given up changes nothing."""
+    def answered(self, asked: Mapping[int, int], taken: Mapping[int, int]) -> None:
+        """The broker answered a commit of ``asked``. One that was given up, or another's, changes nothing."""
         flight = self._in_flight
-        if flight is None or any(p not in flight or flight[p].offset != offset for p, offset in offsets.items()):
+        if flight is None or asked != {p: c.offset for p, c in flight.items()}:
             return
         self._in_flight = None
-        for partition in offsets:
+        for partition in taken:
             self._committed[partition] = _Committed(*flight[partition])
-        if not failed:
+        if taken == asked:
             self._waiting_since_s = None
+
+    def give_up(self) -> None:
+        """Nobody will answer what is in flight: its client is gone."""
+        self._in_flight = None
 
     def forget(self, partition: int) -> None:
         """The partition is no longer ours, or was assigned anew."""

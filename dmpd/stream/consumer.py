@@ -1,10 +1,12 @@
 """Kafka's consumer as the parent uses it: explicit start offsets, callbacks that are ours, no call without a bound.
 
-One thread makes all calls; callbacks run inside ``poll``, ``consume`` and ``close``. Cooperative-sticky only.
+One thread makes all calls; callbacks run inside ``poll``, ``consume`` and ``close``. Rebalances are incremental: what
+stays with us is not revoked.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
@@ -13,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from dmpd.runtime import kafka as runtime_kafka
 from dmpd.runtime.settings import KafkaSettings
-from dmpd.stream import metrics
+from dmpd.stream import client_settings, metrics
 from dmpd.stream.fetch_positions import FetchPositions
 from dmpd.stream.frames import Frame, Offsets
 from dmpd.stream.settings import StreamSettings
@@ -23,6 +25,15 @@ _COMMITTED_TIMEOUT_S: Final = 10.0
 _COMMITTED_ATTEMPTS: Final = 3
 _WAKE_TIMEOUT_S: Final = 0.1
 _STATISTICS_EVERY_S: Final = 5.0
+_COMMIT_AGAIN_S: Final = 0.05
+_LOST_GENERATION: Final = (
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.STALE_MEMBER_EPOCH,
+)
+"""Answers to a commit of an assignment that is over. What is still ours is committed anew, as it is by then."""
 _MILLISECONDS: Final[Any] = itemgetter(1)
 """Of what ``Message.timestamp`` gives."""
 
@@ -39,8 +50,8 @@ class AssignmentListener(Protocol):
     def on_lost(self, partitions: Sequence[int]) -> None:
         """They are gone; another instance may own them already."""
 
-    def on_committed(self, offsets: Mapping[int, int], error: str | None) -> None:
-        """A commit of ``commit`` was answered: ``offsets`` were taken, and if not all, why."""
+    def on_committed(self, taken: Mapping[int, int], *, asked: Mapping[int, int]) -> None:
+        """A commit of ``asked`` was answered: ``taken`` of it was taken."""
 
 
 class StreamConsumer:
@@ -51,21 +62,7 @@ class StreamConsumer:
         self._listener: Final = listener
         self.fetch_positions: Final = FetchPositions(settings.topic)
         self._error_log: Final = runtime_kafka.ErrorLog("dmpd-stream")
-        session_ms = int(settings.session_timeout_s * 1000)
-        tuning: dict[str, Any] = {
-            "queued.min.messages": 5000,
-            "queued.max.messages.kbytes": settings.prefetch_bytes_max // 1024,
-            "fetch.queue.backoff.ms": 10,  # its default of 1000 costs most of the throughput
-            "fetch.wait.max.ms": 50,  # bounds how late a resume takes effect while others flow
-            "session.timeout.ms": session_ms,
-            "heartbeat.interval.ms": min(1000, session_ms // 4),
-        }
-        safety: dict[str, Any] = {
-            "group.id": settings.group,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",
+        callbacks: dict[str, Any] = {
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
             "statistics.interval.ms": int(min(_STATISTICS_EVERY_S, settings.fetch_silence_timeout_s / 4) * 1000) or 1,
@@ -73,7 +70,12 @@ class StreamConsumer:
         }
         self._is_abandoned = False
         with runtime_kafka.making_client(kafka):
-            self._client = Consumer(tuning | runtime_kafka.client_config(kafka, "dmpd-stream") | safety)
+            self._client = Consumer(
+                client_settings.tuning(settings)
+                | runtime_kafka.client_config(kafka, "dmpd-stream")
+                | client_settings.consumer_settings(settings)
+                | callbacks
+            )
 
     def subscribe(self) -> None:
         """Join the group; assignments come inside later calls of ``poll``."""
@@ -136,16 +138,32 @@ class StreamConsumer:
                 return
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Send a commit; answered by ``on_committed`` in a later call of ``poll``. Does not block.
-
-        Inside ``on_revoked`` too: the request leaves before the one that gives the partitions up. A synchronous commit
-        would block as long as the broker is away, and one from another thread waits until the callback has returned
-        (confluent-kafka 2.16 lets one thread at a time into a consumer).
-        """
+        """Send a commit; answered by ``on_committed`` in a later call of ``poll``. Does not block."""
         try:
             self._client.commit(offsets=self._list(offsets, offsets), asynchronous=True)
         except KafkaException as error:
-            self._listener.on_committed({}, str(error.args[0]))
+            self._answer(offsets, {}, error.args[0])
+
+    def commit_confirmed(self, offsets: Mapping[int, int], timeout_s: float) -> bool:
+        """Inside ``on_revoked``: commit and see that the broker has it, again while it refuses (a rebalance's turn).
+
+        Blocks at most ``timeout_s``. What was taken is read back, because answers are served by ``poll`` only. A
+        synchronous commit would block as long as the broker is away, and one from another thread waits until the
+        callback has returned (confluent-kafka 2.16 lets one thread at a time into a consumer).
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self.commit(offsets)
+            try:
+                answer = self._client.committed(self._list(offsets), timeout=max(0.0, deadline_s - time.monotonic()))
+            except KafkaException as error:
+                metrics.CLIENT_ERRORS.labels(_name(error)).inc()
+                return False
+            if all(offsets[p.partition] == p.offset for p in answer):
+                return True
+            if time.monotonic() + _COMMIT_AGAIN_S >= deadline_s:
+                return False
+            time.sleep(_COMMIT_AGAIN_S)
 
     def close_bounded(self, timeout_s: float) -> bool:
         """Leave the group. False = it did not end in time (with a frozen broker it never does)."""
@@ -202,10 +220,17 @@ class StreamConsumer:
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         if self._is_abandoned:
             return
+        asked = {p.partition: p.offset for p in partitions}
         taken = {p.partition: p.offset for p in partitions if not p.error} if error is None else {}
-        errors = [str(p.error) for p in partitions if p.error]
-        reason = str(error) if error is not None else errors[0] if errors else None
-        self._listener.on_committed(taken, reason)
+        errors = [p.error for p in partitions if p.error]
+        self._answer(asked, taken, error if error is not None else errors[0] if errors else None)
+
+    def _answer(self, asked: Mapping[int, int], taken: Mapping[int, int], error: KafkaError | None) -> None:
+        is_lost = error is not None and error.code() in _LOST_GENERATION
+        metrics.COMMITS.labels("ok" if error is None else "lost" if is_lost else "failed").inc()
+        if error is not None:
+            _log.warning("commit %s: %s", "of a lost generation dropped" if is_lost else "failed", error)
+        self._listener.on_committed(taken, asked=asked)
 
     def _on_error(self, error: KafkaError) -> None:
         metrics.CLIENT_ERRORS.labels(error.name()).inc()

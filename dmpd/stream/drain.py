@@ -2,10 +2,12 @@
 
 import logging
 import os
+import select
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from dmpd.runtime import exit_codes
@@ -14,22 +16,83 @@ from dmpd.stream.partition import Partition
 
 _log = logging.getLogger(__name__)
 _GRACE_S: Final = 1.0
+"""The loop ends the process itself, with a better line; after this it is taken for hanging."""
+_SECOND_STOP_GRACE_S: Final = 0.3
+_LOOK_EVERY_S: Final = 0.5
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopWatch:
+    """A thread that ends the process at deadline + 1 s or after a second stop, whatever call the loop hangs in.
+
+    It reads the lifecycle's wake-up descriptor: the kernel's signal shows there at once, while Python's own handlers
+    wait until the main thread returns from the client's C code (asking for committed offsets takes up to 30 s).
+    """
+
+    def __init__(self, lifecycle: Lifecycle, *, timeout_s: float, remainder: Callable[[], str]) -> None:
+        """``remainder``: called in the thread; names what goes back to Kafka."""
+        self._lifecycle: Final = lifecycle
+        self._timeout_s: Final = timeout_s
+        self._remainder: Final = remainder
+        self._signals = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stop-watch", daemon=True)
+        self.stopped_at_s: float | None = None
+        """When the first stop came, monotonic."""
+
+    def start(self) -> None:
+        self._signals = self._lifecycle.stops
+        if self._lifecycle.wakeup_fd >= 0:
+            self._lifecycle.clear_wakeup()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Everything is done: nothing is ended any more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        poller = select.poll()
+        if self._lifecycle.wakeup_fd >= 0:
+            poller.register(self._lifecycle.wakeup_fd, select.POLLIN)
+        second_at_s: float | None = None
+        while not self._ended.is_set():
+            if poller.poll((_LOOK_EVERY_S if self.stopped_at_s is None else 0.05) * 1000):
+                self._take_signals()
+            now_s = time.monotonic()
+            stops = max(self._signals, self._lifecycle.stops)
+            if stops > 0 and self.stopped_at_s is None:
+                self.stopped_at_s = now_s
+            if stops > 1 and second_at_s is None:
+                second_at_s = now_s
+            if second_at_s is not None and now_s >= second_at_s + _SECOND_STOP_GRACE_S:
+                self._end_process("stopped a second time while the loop hangs")
+            if self.stopped_at_s is not None and now_s >= self.stopped_at_s + self._timeout_s + _GRACE_S:
+                self._end_process("the drain's deadline passed while the loop hangs")
+
+    def _take_signals(self) -> None:
+        try:
+            self._signals += sum(number in _STOPS for number in os.read(self._lifecycle.wakeup_fd, 512))
+        except BlockingIOError:  # another reader was faster; the lifecycle counts too
+            return
+
+    def _end_process(self, why: str) -> None:
+        if not self._ended.is_set():
+            _log.error("%s; back to Kafka: %s", why, self._remainder())
+            exit_now(exit_codes.INTERNAL)
 
 
 class Drain:
-    """Made when the stop was asked for. A timer ends the process at deadline + 1 s, whatever the loop hangs in."""
+    """Made by the loop when it sees that a stop was asked for."""
 
-    def __init__(self, *, timeout_s: float, now_s: float) -> None:
-        self._deadline_s = now_s + timeout_s
-        self._timer = threading.Timer(timeout_s + _GRACE_S, self._overdue)
-        self._timer.daemon = True
-        self._timer.start()
+    def __init__(self, *, timeout_s: float, since_s: float) -> None:
+        """``since_s``: when it was asked for, monotonic."""
+        self._deadline_s = since_s + timeout_s
 
     def left_s(self, at_most_s: float) -> float:
         """Seconds until the deadline, at least 0.1 and at most ``at_most_s``."""
         return min(at_most_s, max(0.1, self._deadline_s - time.monotonic()))
 
-    def enforce(self, lifecycle: Lifecycle, partitions: Iterable[Partition]) -> None:
+    def enforce(self, lifecycle: Lifecycle, remainder: Callable[[], str]) -> None:
         """End the process, with a line of what goes back to Kafka, at the deadline or when asked a second time."""
         if lifecycle.second_stop:
             why = "stopped a second time"
@@ -37,34 +100,24 @@ class Drain:
             why = "the drain did not end in time"
         else:
             return
-        _log.error("%s; back to Kafka: %s", why, remainder(partitions))
-        self.exit_now(exit_codes.INTERNAL)
-
-    def end(self) -> None:
-        """It is done: the timer is off."""
-        self._timer.cancel()
-
-    def exit_now(self, code: int) -> NoReturn:
-        """End without teardown: the Kafka client's could block for ever. Workers die with us."""
-        exit_process(code)
-
-    def _overdue(self) -> None:
-        _log.error("the drain's deadline passed and the loop hangs; what was not committed goes back to Kafka")
-        self.exit_now(exit_codes.INTERNAL)
+        _log.error("%s; back to Kafka: %s", why, remainder())
+        exit_now(exit_codes.INTERNAL)
 
 
-def exit_process(code: int) -> NoReturn:
-    """End at once, without teardown: workers and fork server die with this process."""
+def exit_now(code: int) -> NoReturn:
+    """End without teardown: the Kafka client's could block for ever. Workers die with us."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def remainder(partitions: Iterable[Partition]) -> str:
-    """What was fetched and is not done: ``2: 15 records from offset 712, 5: …``."""
-    parts = [
-        f"{p.number}: {p.ledger.open_records} records from offset {p.ledger.next_offset or 0}"
-        for p in sorted(partitions, key=lambda p: p.number)
-        if not p.ledger.is_complete
-    ]
+def remainder(partitions: Iterable[Partition], is_committed: Callable[[Partition], bool] = lambda _: True) -> str:
+    """What was fetched and is not done, or done and not known to be committed: ``2: 15 records from offset 712, …``."""
+    parts = []
+    for partition in sorted(partitions, key=lambda p: p.number):
+        ledger = partition.ledger
+        if not ledger.is_complete:
+            parts.append(f"{partition.number}: {ledger.open_records} records from offset {ledger.next_offset or 0}")
+        elif not is_committed(partition):
+            parts.append(f"{partition.number}: all handled, but the commit of {ledger.next_offset} is not answered")
     return ", ".join(parts) or "nothing"

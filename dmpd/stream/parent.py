@@ -22,7 +22,7 @@ from dmpd.stream import metrics, operations, workers
 from dmpd.stream.committer import Candidate, Committer
 from dmpd.stream.consumer import StreamConsumer, frame_of
 from dmpd.stream.control import Control
-from dmpd.stream.drain import Drain, exit_process
+from dmpd.stream.drain import Drain, StopWatch, exit_now, remainder
 from dmpd.stream.fork_server import ForkServer
 from dmpd.stream.lookout import Lookout, NothingMovesError
 from dmpd.stream.operations import Operations
@@ -45,6 +45,8 @@ _LOOK_EVERY_S: Final = 0.05
 _STATUS_EVERY_S: Final = 0.5
 _DEGRADED_AFTER_S: Final = 15.0
 _LEAVE_TIMEOUT_S: Final = 5.0
+_REVOKE_COMMIT_S: Final = 0.2
+"""For the commit at a revoke, also when the batch has taken all its time."""
 _REBUILD_FIRST_S: Final = 0.5
 _REBUILD_MAX_S: Final = 30.0
 
@@ -112,6 +114,7 @@ class Parent:
         self._rebuild_at_s = 0.0
         self._rebuild_backoff = Backoff(_REBUILD_FIRST_S, _REBUILD_MAX_S, random=random.random)
         self._drain: Drain | None = None
+        self._stop_watch = StopWatch(lifecycle, timeout_s=settings.drain_timeout_s, remainder=self._remainder)
         self._has_joined = False
         self._is_leaving = False
         self._look_at_s = 0.0
@@ -128,16 +131,20 @@ class Parent:
             StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; workers die with this process.
         """
         self._lookout.start()
-        self._join()
-        while True:
-            now_s = time.monotonic()
-            self._turn(now_s)
-            if self._lifecycle.stop_requested and self._drain is None:
-                self._begin_drain(now_s)
-            if self._drain is not None:
-                self._drain.enforce(self._lifecycle, self._partitions.values())
-                if self._is_drained():
-                    return self._leave()
+        self._stop_watch.start()
+        try:
+            self._join()
+            while True:
+                now_s = time.monotonic()
+                self._turn(now_s)
+                if self._lifecycle.stop_requested and self._drain is None:
+                    self._begin_drain(now_s)
+                if self._drain is not None:
+                    self._drain.enforce(self._lifecycle, self._remainder)
+                    if self._is_drained():
+                        return self._leave()
+        finally:
+            self._stop_watch.end()
 
     # One turn
 
@@ -192,6 +199,7 @@ class Parent:
         assert self._consumer is not None
         self._consumer.abandon()
         self._consumer = None
+        self._committer.give_up()
         self._rebuild_at_s = now_s + wait_s
         self._drop(list(self._partitions))
 
@@ -225,7 +233,7 @@ class Parent:
             )
         except NothingMovesError as error:
             _log.critical("%s", error)
-            exit_process(exit_codes.INTERNAL)
+            exit_now(exit_codes.INTERNAL)
         for number, cure, detail in stopped:
             self.reset(number, cause="fetch_stopped", detail=detail, now_s=now_s, by_seek=cure == "reset")
 
@@ -324,10 +332,10 @@ class Parent:
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         metrics.CLIENT_ERRORS.labels(error.name()).inc()
-        if error.fatal():
-            raise ClientFailedError(str(error))
+        if error.code() == KafkaError._FATAL or error.fatal():  # noqa: SLF001 - the client's public name for it
+            raise ClientFailedError(str(error))  # a consumer's message says so by its code alone
         partition = self._partitions.get(_partition_of(message))
-        if error.code() == _OUT_OF_RANGE and partition is not None:
+        if error.code() == _OUT_OF_RANGE and partition is not None and self._drain is None:
             _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
             partition.lost_from = partition.next_to_place
             assert self._consumer is not None
@@ -387,15 +395,17 @@ class Parent:
             self._committer.sent(candidates, offsets, now_s)
             self._consumer.commit(offsets)
 
-    def on_committed(self, offsets: Mapping[int, int], error: str | None) -> None:
-        metrics.COMMITS.labels("failed" if error else "ok").inc()
-        if error:
-            _log.warning("commit failed: %s", error)
-        self._committer.answered(offsets, failed=error is not None)
+    def on_committed(self, taken: Mapping[int, int], *, asked: Mapping[int, int]) -> None:
+        self._committer.answered(asked, taken)
 
     # Assignments; called inside the consumer's calls
 
     def on_assigned(self, next_offsets: Mapping[int, int | None]) -> None:
+        if self._drain is not None and self._consumer is not None:
+            self._drop(n for n in next_offsets if n in self._partitions)
+            self._consumer.pause(list(next_offsets))  # they go on when we leave; nothing of them is begun here
+            _log.info("assigned while draining, not begun: %s", ", ".join(map(str, sorted(next_offsets))))
+            return
         for number, next_offset in next_offsets.items():
             if number in self._partitions:
                 self._drop([number])
@@ -403,8 +413,6 @@ class Parent:
             self._partitions[number] = Partition(
                 number, epoch=self._epochs, next_offset=next_offset, settings=self._settings
             )
-        if self._drain is not None and self._consumer is not None:
-            self._consumer.pause(list(next_offsets))
         if next_offsets:
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
         self._has_joined = True
@@ -415,13 +423,17 @@ class Parent:
         if self._is_leaving:
             return
         going = [self._partitions[n] for n in partitions if n in self._partitions]
+        deadline_s = time.monotonic() + self._settings.revoke_timeout_s
         self._workers.finish_batches(
             going, self._settings.revoke_timeout_s, meanwhile=lambda: self._pump(time.monotonic())
         )
         self._workers.kill(going)
         candidates = self._candidates(p.number for p in going)
         if self._consumer is not None and not self._committer.is_committed(candidates):
-            self._consumer.commit({number: candidate.offset for number, candidate in candidates.items()})
+            offsets = {number: candidate.offset for number, candidate in candidates.items()}
+            left_s = max(_REVOKE_COMMIT_S, deadline_s - time.monotonic())
+            if not self._consumer.commit_confirmed(offsets, left_s):
+                _log.warning("Kafka did not take the last commit; the next owner fetches again from the one before")
         self._drop(partitions)
         _log.info("revoked: %s", ", ".join(map(str, sorted(partitions))))
 
@@ -442,7 +454,8 @@ class Parent:
 
     def _begin_drain(self, now_s: float) -> None:
         self._lifecycle.set_state("draining")
-        self._drain = Drain(timeout_s=self._settings.drain_timeout_s, now_s=now_s)
+        since_s = self._stop_watch.stopped_at_s
+        self._drain = Drain(timeout_s=self._settings.drain_timeout_s, since_s=now_s if since_s is None else since_s)
         if self._consumer is not None:
             self._consumer.pause(list(self._partitions))
 
@@ -461,12 +474,19 @@ class Parent:
         self._workers.end(self._partitions.values(), self._drain.left_s(_LEAVE_TIMEOUT_S))
         if self._consumer is not None and not self._consumer.close_bounded(self._drain.left_s(_LEAVE_TIMEOUT_S)):
             _log.warning("Kafka does not let us leave the group; leaving without")
-            self._drain.exit_now(exit_codes.OK)
+            exit_now(exit_codes.OK)
         self._drop(list(self._partitions))
         self._lookout.stop()
-        self._drain.end()
         self._lifecycle.set_state("stopped")
         return exit_codes.OK
+
+    def _remainder(self) -> str:
+        """Of the partitions as they are now; also called by the stop watch's thread while this one hangs."""
+        return remainder(list(self._partitions.values()), self._is_committed)
+
+    def _is_committed(self, partition: Partition) -> bool:
+        candidate = partition.candidate()
+        return candidate is None or self._committer.is_committed({partition.number: candidate})
 
     # What others see
 

@@ -1,6 +1,6 @@
 """Settings of the stream: one section of a program's configuration."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -46,7 +46,11 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     revoke_timeout_s: PositiveSeconds = 1.0
     """On losing a partition to another instance: time for the batch in the sink. All others stand still meanwhile."""
     session_timeout_s: Annotated[float, Meta(ge=2, le=1800)] = 10.0
-    """After this time without a heartbeat Kafka gives this instance's partitions to others (``session.timeout.ms``)."""
+    """After this time without a heartbeat Kafka gives this instance's partitions to others (``session.timeout.ms``).
+    Not used with ``group_protocol: consumer``."""
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """``classic``: cooperative-sticky rebalances. ``consumer``: KIP-848, Kafka 4.0 or later; then the broker decides
+    when an instance is dead (``group.consumer.session.timeout.ms``, 45 s there unless changed)."""
     stuck_timeout_s: PositiveSeconds = 60.0
     """A worker that has records and releases none for this long is killed and its records are taken apart."""
     sink_silence_timeout_s: PositiveSeconds = 90.0

@@ -119,10 +119,10 @@ class SimConsumer:
             offsets = self.commits.pop(0)
             if self.commits_fail > 0:
                 self.commits_fail -= 1
-                self.sim.parent.on_committed({}, "refused")
+                self.sim.parent.on_committed({}, asked=offsets)
             else:
                 self.sim.broker.commit(offsets)
-                self.sim.parent.on_committed(offsets, None)
+                self.sim.parent.on_committed(offsets, asked=offsets)
         if self.sim.callback_between:
             self.callbacks.append(self.sim.callback_between.pop())
 
@@ -167,6 +167,13 @@ class SimConsumer:
 
     def commit(self, offsets):
         self.commits.append(dict(offsets))
+
+    def commit_confirmed(self, offsets, timeout_s):
+        if self.commits_fail > 0:
+            self.commits_fail -= 1
+            return False
+        self.sim.broker.commit(offsets)
+        return True
 
     def abandon(self):
         self.abandoned = True

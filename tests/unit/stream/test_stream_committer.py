@@ -15,7 +15,7 @@ def commit(committer, candidates, now_s, *, at_once=False, failed=False):
     offsets = committer.due(candidates, now_s, at_once=at_once)
     if offsets:
         committer.sent(candidates, offsets, now_s)
-        committer.answered({} if failed else offsets, failed=failed)
+        committer.answered(offsets, {} if failed else offsets)
     return offsets
 
 
@@ -44,10 +44,12 @@ def test_one_is_in_flight_until_answered_or_its_deadline(committer):
     assert committer.due(later, 9.9, at_once=True) == {}
     assert committer.due(later, 10.0, at_once=True) == {0: 9999}
     committer.sent(later, {0: 9999}, 10.0)
-    committer.answered({0: 10}, failed=False)  # the answer that came too late
+    committer.answered({0: 10}, {0: 10})  # the answer that came too late
     assert not committer.is_committed(later)
     assert committer.committed_offset(0) is None
-    committer.answered({0: 9999}, failed=False)
+    committer.answered({0: 10}, {})  # and so would a refusal: the newer one is still in flight
+    assert committer.due({0: Candidate(1, 10_000, 10_000)}, 10.1, at_once=True) == {}
+    committer.answered({0: 9999}, {0: 9999})
     assert committer.is_committed(later)
     assert committer.committed_offset(0) == 9999
 
@@ -95,6 +97,24 @@ def test_what_is_forgotten_is_not_known_as_committed(committer):
 def test_part_of_a_commit_may_be_refused(committer):
     candidates = {0: Candidate(1, 10, 10), 1: Candidate(1, 20, 20)}
     committer.sent(candidates, committer.due(candidates, 0.0), 0.0)
-    committer.answered({1: 20}, failed=True)
+    committer.answered({0: 10, 1: 20}, {1: 20})
+    assert committer.unanswered_s(5.0) == 5.0
     assert not committer.is_committed({0: candidates[0]})
     assert committer.is_committed({1: candidates[1]})
+
+
+def test_a_revokes_own_commit_answers_nothing_of_the_one_in_flight(committer):
+    candidates = {0: Candidate(1, 10, 10), 1: Candidate(1, 20, 20)}
+    committer.sent(candidates, committer.due(candidates, 0.0), 0.0)
+    for taken in ({1: 21}, {}):
+        committer.answered({1: 21}, taken)
+    assert committer.due({0: Candidate(1, 5000, 5000)}, 0.1, at_once=True) == {}
+    committer.answered({0: 10, 1: 20}, {0: 10, 1: 20})
+    assert committer.is_committed(candidates)
+
+
+def test_a_new_client_does_not_wait_for_the_answer_to_the_old_ones_commit(committer):
+    candidates = {0: Candidate(1, 10, 10)}
+    committer.sent(candidates, committer.due(candidates, 0.0), 0.0)
+    committer.give_up()
+    assert committer.due({0: Candidate(2, 15, 5)}, 1.0) == {0: 15}

@@ -46,6 +46,9 @@ class ScriptedConsumer:
     def commit(self, offsets):
         return
 
+    def commit_confirmed(self, offsets, timeout_s):
+        return True
+
 
 class NoServer:
     def is_alive(self):

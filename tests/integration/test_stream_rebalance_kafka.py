@@ -1,0 +1,110 @@
+"""Instances come and go under load, on a real Kafka: times, both group protocols, and zombies."""
+
+import time
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.support import stream_scenarios as scenarios
+from tests.support.stream_committed import CommittedWatch
+from tests.support.stream_daemon import wait_for
+from tests.support.stream_group import Group, SteadyLoad, freeze, thaw
+from tests.support.stream_record import read_lives
+from tests.support.stream_scenarios import MACHINE_IS_BUSY_S
+
+pytestmark = pytest.mark.services
+
+PARTITIONS = 6
+SESSION_S = 3.0
+
+
+@pytest.fixture
+def topic(kafka):
+    name = kafka.create_topic(partitions=PARTITIONS)
+    kafka.create_topic(f"{name}-dead")
+    return name
+
+
+@pytest.fixture
+def load(kafka, topic):
+    with SteadyLoad(kafka.bootstrap_servers, topic, PARTITIONS) as load:
+        yield load
+
+
+@pytest.fixture
+def group(tmp_path, kafka, topic):
+    settings = {"session_timeout_s": SESSION_S, "commit_interval_s": 0.3}
+    with Group(tmp_path, kafka.bootstrap_servers, topic, PARTITIONS, **settings) as group:
+        yield group
+
+
+def end(group, load, *names):
+    load.stop()
+    group.check_all_handled(load.counts)
+    for name in names:
+        group.instances[name].terminate()
+    for name in names:
+        assert group.instances[name].exit_code() == 0, group.log()
+    assert group.committed() == load.counts
+
+
+@pytest.mark.slow
+def test_one_two_and_three_instances_join_leave_and_die(group, load):
+    scenarios.begun(group, load)
+    join_two = scenarios.join(group, "two", others=["one"])
+    join_three = scenarios.join(group, "three", others=["one", "two"])
+    leave_one = scenarios.leave(group, "one", others=["two", "three"])
+    kill_three = scenarios.kill(group, "three", others=["two"])
+    print("kept silent, taken:", {"2": join_two, "3": join_three, "leave": leave_one, "kill": kill_three})
+    end(group, load, "two")
+    for kept_silence_s, _ in (join_two, join_three, leave_one, kill_three):
+        assert kept_silence_s <= 1.5 + MACHINE_IS_BUSY_S
+    assert kill_three[1] <= SESSION_S + 2 + MACHINE_IS_BUSY_S
+
+
+@pytest.mark.slow
+def test_the_brokers_group_protocol_does_the_same(group, load):
+    group.settings["group_protocol"] = "consumer"
+    scenarios.begun(group, load)
+    join_two = scenarios.join(group, "two", others=["one"])
+    join_three = scenarios.join(group, "three", others=["one", "two"])
+    leave_one = scenarios.leave(group, "one", others=["two", "three"])
+    kill_three = scenarios.kill(group, "three", others=["two"])
+    print("848: kept silent, taken:", {"2": join_two, "3": join_three, "leave": leave_one, "kill": kill_three})
+    end(group, load, "two")
+
+
+def test_a_zombies_late_acknowledgements_never_reach_the_broker(group, load, kafka, topic):
+    """It stands still beyond its session while its workers go on: what they release then is another's by now."""
+    with CommittedWatch(kafka.bootstrap_servers, topic, topic, PARTITIONS) as watch:
+        scenarios.begun(group, load)
+        scenarios.join(group, "two", others=["one"])
+        (group.folder / "dead-two").touch()
+        mine = group.owned("two")
+        two = group.instances["two"]
+        wait_for(lambda: all(p["ring_used_bytes"] > 2000 for p in two.status["partitions"].values()), group.log)
+        since_s = time.monotonic()
+        freeze(two)
+        taken = scenarios.taken_over(group, mine, since_s, ["one"])
+        (group.folder / "dead-two").unlink()
+        zombies_from_s = time.monotonic()
+        group.wait_flowing(zombies_from_s, by="two", partitions=mine)
+        wait_for(lambda: all(group.committed()[n] > 0 for n in mine), group.log)
+        thaw(two)
+        wait_for(lambda: "lost: " in two.log, group.log)
+        group.wait_shared("one", "two")
+        group.wait_flowing(time.monotonic(), by="two", partitions=group.owned("two"))
+        print("frozen: taken", taken)
+        end(group, load, "one", "two")
+        assert watch.looks > 50
+        assert watch.went_back == []
+        assert any(one.life.startswith("two") and one.at_s > zombies_from_s for one in read_lives(group.folder))
+        pull_back(kafka, topic)
+        wait_for(lambda: watch.went_back, "the watch sees an offset that goes back")
+
+
+def pull_back(kafka, topic):
+    """What a zombie's commit would look like."""
+    client = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": topic})
+    client.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    client.close()

@@ -8,10 +8,9 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaException, Message
 
 from dmpd.runtime import exit_codes
 from dmpd.runtime.backoff import Backoff
@@ -25,6 +24,7 @@ from dmpd.stream.control import Control
 from dmpd.stream.drain import Drain, StopWatch, exit_now, remainder
 from dmpd.stream.fork_server import ForkServer
 from dmpd.stream.lookout import Lookout, NothingMovesError
+from dmpd.stream.messages import by_partition, errors_apart, is_fatal, is_out_of_range, partition_of
 from dmpd.stream.operations import Operations
 from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
@@ -49,19 +49,6 @@ _REVOKE_COMMIT_S: Final = 0.2
 """For the commit at a revoke, also when the batch has taken all its time."""
 _REBUILD_FIRST_S: Final = 0.5
 _REBUILD_MAX_S: Final = 30.0
-
-
-_partition_of: Final[Any] = Message.partition
-"""As a key: the method itself, not a lambda, is half the cost. It is None only for errors of no partition."""
-_OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - the client's public name for it
-
-
-def _by_partition(messages: Iterable[Message]) -> dict[int, list[Message]]:
-    """Each partition's, in their order. What the client gives at once is a run per partition, mostly."""
-    groups: dict[int, list[Message]] = {}
-    for number, run in groupby(messages, key=_partition_of):
-        groups.setdefault(number, []).extend(run)
-    return groups
 
 
 class StreamFailedError(Exception):
@@ -272,7 +259,10 @@ class Parent:
         epochs = self._current_epochs()
         messages = [first, *self._consumer.consume(self._settings.consume_records_max)]
         now = self._current_epochs()
-        for number, group in _by_partition(self._without_errors(messages)).items():
+        records, errors = errors_apart(messages)
+        for message in errors:
+            self._on_message_error(message)
+        for number, group in by_partition(records).items():
             if number in now and epochs.get(number) == now[number]:
                 self._place(self._partitions[number], group)
             else:
@@ -318,24 +308,14 @@ class Parent:
         else:
             self._consumer.seek(number, partition.next_to_place)
 
-    def _without_errors(self, messages: list[Message]) -> list[Message]:
-        if not any(map(Message.error, messages)):
-            return messages
-        records = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                records.append(message)
-            else:
-                self._on_message_error(message, error)
-        return records
-
-    def _on_message_error(self, message: Message, error: KafkaError) -> None:
+    def _on_message_error(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
         metrics.CLIENT_ERRORS.labels(error.name()).inc()
-        if error.code() == KafkaError._FATAL or error.fatal():  # noqa: SLF001 - the client's public name for it
-            raise ClientFailedError(str(error))  # a consumer's message says so by its code alone
-        partition = self._partitions.get(_partition_of(message))
-        if error.code() == _OUT_OF_RANGE and partition is not None and self._drain is None:
+        if is_fatal(error):
+            raise ClientFailedError(str(error))
+        partition = self._partitions.get(partition_of(message))
+        if is_out_of_range(error) and partition is not None and self._drain is None:
             _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
             partition.lost_from = partition.next_to_place
             assert self._consumer is not None

@@ -1,0 +1,35 @@
+"""What one call of the Kafka client gives, sorted out: pure."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, Message
+
+partition_of: Final[Any] = Message.partition
+"""As a key: the method itself, not a lambda, is half the cost. It is None only for errors of no partition."""
+
+
+def by_partition(messages: Iterable[Message]) -> dict[int, list[Message]]:
+    """Each partition's, in their order. What the client gives at once is a run per partition, mostly."""
+    groups: dict[int, list[Message]] = {}
+    for number, run in groupby(messages, key=partition_of):
+        groups.setdefault(number, []).extend(run)
+    return groups
+
+
+def errors_apart(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
+    """The records, and the messages that are errors."""
+    if not any(map(Message.error, messages)):
+        return messages, ()
+    return [m for m in messages if m.error() is None], [m for m in messages if m.error() is not None]
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether only another client helps. A consumer's message says so by its code alone: its ``fatal()`` is false."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL  # noqa: SLF001 - the client's public name for it
+
+
+def is_out_of_range(error: KafkaError) -> bool:
+    """Whether the position is none that Kafka has; the client stops fetching the partition then."""
+    return bool(error.code() == KafkaError._AUTO_OFFSET_RESET)  # noqa: SLF001 - as above

@@ -259,6 +259,9 @@ class SimServer:
         self.workers[worker.pidfd] = worker
         return worker.pidfd, worker.pidfd
 
+    def status_of(self, pid):
+        return None
+
     def kill(self, pidfd, _signal):
         self.workers[pidfd].die()
 

@@ -9,6 +9,7 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.log import setup
 from dmpd.runtime.settings import KafkaSettings, LogSettings
 from dmpd.stream import metrics
+from dmpd.stream.fetch_positions import FetchPositions
 from dmpd.stream.run import run
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.status import StreamStatus
@@ -26,9 +27,16 @@ class FileStatus(StreamStatus):
         self._received_bytes = 0
         self._handled_bytes = 0
 
-    def on_statistics(self, text: str) -> None:
-        self._received_bytes = json.loads(text)["rxmsg_bytes"]
-        self._handled_bytes = self._counters.bytes
+    def watch_consumer(self) -> None:
+        """See the statistics that the stream asks its consumer for, before it does."""
+        read = FetchPositions.__call__
+
+        def see(positions: FetchPositions, statistics: str) -> None:
+            self._received_bytes = json.loads(statistics)["rxmsg_bytes"]
+            self._handled_bytes = self._counters.bytes
+            read(positions, statistics)
+
+        FetchPositions.__call__ = see  # type: ignore[method-assign]
 
     def publish(self, *args: Any, **kwargs: Any) -> None:
         super().publish(*args, **kwargs)
@@ -53,11 +61,9 @@ def main() -> int:
     lifecycle.install_signals()
     setup(LogSettings(), "stream")
     status = FileStatus(Path(config["status"]), Counters(Path(config["argument"]["counters"])), lifecycle)
-    options: dict[str, Any] = {}
-    if config["statistics"]:
-        options = {"statistics.interval.ms": 500, "stats_cb": status.on_statistics}
+    status.watch_consumer()
     return run(
-        KafkaSettings(bootstrap_servers=config["bootstrap"], options=options),
+        KafkaSettings(bootstrap_servers=config["bootstrap"], options=config["client"]),
         StreamSettings(**config["settings"]),
         handler=config["handler"],
         lifecycle=lifecycle,

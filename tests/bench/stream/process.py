@@ -18,7 +18,10 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 class StreamProcess:
-    """Started by ``with``; ended by KILL at its end, if it was not told to drain before."""
+    """Started by ``with``; ended by KILL at its end, if it was not told to drain before.
+
+    ``options`` are the handler's, ``client`` librdkafka's (for trying), ``settings`` the stream's.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class StreamProcess:
         *,
         handler: str = "swallow",
         options: dict[str, Any] | None = None,
-        statistics: bool = False,
+        client: dict[str, Any] | None = None,
         **settings: object,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="dmpd-bench-", ignore_cleanup_errors=True)
@@ -46,7 +49,7 @@ class StreamProcess:
                     "handler": f"tests.bench.stream.handlers:{handler}",
                     "argument": {"counters": str(self.counters_path)} | (options or {}),
                     "status": str(self._status),
-                    "statistics": statistics,
+                    "client": client or {},
                 }
             )
         )

@@ -31,10 +31,9 @@ def _full_rate(broker: Broker, topic: str) -> float:
 def _ratio(broker: Broker, topic: str, sink_rate: float, size: Size) -> tuple[float, float]:
     """From the first pause on, until the time is over or the backlog nearly; and the rate that the sink had."""
     options = {"per_s": sink_rate / PARTITIONS}
-    with StreamProcess(broker, topic, handler="throttle", options=options, statistics=True) as process:
+    with StreamProcess(broker, topic, handler="throttle", options=options) as process:
         counters = process.counters
-        process.wait_for(lambda: process.status["pauses"] > 0)
-        process.watch(2.0)  # statistics of the time before are out of the way
+        process.wait_for(lambda: process.status["pauses"] > PARTITIONS and process.status.get("received_bytes", 0) > 0)
         before = process.status
         enough = int(size.backlog_records * 0.9)
         limit_s = time.monotonic() + size.stall_s

@@ -19,6 +19,7 @@ _GRACE_S: Final = 1.0
 """The loop ends the process itself, with a better line; after this it is taken for hanging."""
 _SECOND_STOP_GRACE_S: Final = 0.3
 _LOOK_EVERY_S: Final = 0.5
+NOTHING: Final = "nothing"
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -87,6 +88,13 @@ class Drain:
     def __init__(self, *, timeout_s: float, since_s: float) -> None:
         """``since_s``: when it was asked for, monotonic."""
         self._deadline_s = since_s + timeout_s
+        self.exit_code = exit_codes.OK
+
+    def note_lost(self, what: str) -> None:
+        """Partitions went before they were drained; ``what`` of them goes back to Kafka (``remainder``)."""
+        if what != NOTHING:
+            _log.error("lost while draining; back to Kafka: %s", what)
+            self.exit_code = exit_codes.INTERNAL
 
     def left_s(self, at_most_s: float) -> float:
         """Seconds until the deadline, at least 0.1 and at most ``at_most_s``."""
@@ -120,4 +128,4 @@ def remainder(partitions: Iterable[Partition], is_committed: Callable[[Partition
             parts.append(f"{partition.number}: {ledger.open_records} records from offset {ledger.next_offset or 0}")
         elif not is_committed(partition):
             parts.append(f"{partition.number}: all handled, but the commit of {ledger.next_offset} is not answered")
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts) or NOTHING

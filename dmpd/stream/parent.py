@@ -188,7 +188,7 @@ class Parent:
         self._consumer = None
         self._committer.give_up()
         self._rebuild_at_s = now_s + wait_s
-        self._drop(list(self._partitions))
+        self._let_go(list(self._partitions))
 
     def _pump(self, now_s: float) -> None:
         try:
@@ -418,9 +418,16 @@ class Parent:
         _log.info("revoked: %s", ", ".join(map(str, sorted(partitions))))
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        self._workers.kill(self._partitions[n] for n in partitions if n in self._partitions)
-        self._drop(partitions)
+        self._let_go(partitions)
         _log.warning("lost: %s", ", ".join(map(str, sorted(partitions))))
+
+    def _let_go(self, numbers: Sequence[int]) -> None:
+        """They are another's, or nobody's: nothing of them is committed any more."""
+        going = [self._partitions[n] for n in numbers if n in self._partitions]
+        self._workers.kill(going)
+        if self._drain is not None and not self._is_leaving:
+            self._drain.note_lost(remainder(going, self._is_committed))
+        self._drop(numbers)
 
     def _drop(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -454,11 +461,11 @@ class Parent:
         self._workers.end(self._partitions.values(), self._drain.left_s(_LEAVE_TIMEOUT_S))
         if self._consumer is not None and not self._consumer.close_bounded(self._drain.left_s(_LEAVE_TIMEOUT_S)):
             _log.warning("Kafka does not let us leave the group; leaving without")
-            exit_now(exit_codes.OK)
+            exit_now(self._drain.exit_code)
         self._drop(list(self._partitions))
         self._lookout.stop()
         self._lifecycle.set_state("stopped")
-        return exit_codes.OK
+        return self._drain.exit_code
 
     def _remainder(self) -> str:
         """Of the partitions as they are now; also called by the stop watch's thread while this one hangs."""

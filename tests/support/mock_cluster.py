@@ -26,6 +26,7 @@ _PROTOTYPES = {
     "rd_kafka_mock_push_request_errors_array": (None, [_V, _I16, _Z, ctypes.POINTER(_I)]),
     "rd_kafka_mock_partition_delete_records": (_I, [_V, _S, _I32, ctypes.c_int64]),
     "rd_kafka_mock_broker_set_rtt": (_I, [_V, _I32, _I]),
+    "rd_kafka_test_fatal_error": (_I, [_V, _I, _S]),
     "rd_kafka_mock_broker_set_down": (_I, [_V, _I32]),
     "rd_kafka_mock_broker_set_up": (_I, [_V, _I32]),
 }
@@ -38,6 +39,12 @@ def _library() -> ctypes.CDLL:
         function = getattr(lib, name)
         function.restype, function.argtypes = restype, argtypes
     return lib
+
+
+def plant_fatal_error(client: confluent_kafka.Consumer) -> None:
+    """Put a real client into its fatal state, as a fenced instance is. The handle is what its object begins with."""
+    handle = ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value
+    assert _library().rd_kafka_test_fatal_error(handle, confluent_kafka.KafkaError.FENCED_INSTANCE_ID, b"planted") == 0
 
 
 class MockCluster:

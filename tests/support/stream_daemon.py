@@ -19,8 +19,19 @@ class StreamDaemon:
     """Started by ``with``; killed at its end if it still runs. ``status`` is what ``/status`` would show."""
 
     def __init__(
-        self, folder, bootstrap, *, name="one", handler=NOTE, options=None, source_of=None, kafka=None, **settings
+        self,
+        folder,
+        bootstrap,
+        *,
+        name="one",
+        handler=NOTE,
+        options=None,
+        source_of=None,
+        kafka=None,
+        own_group=False,
+        **settings,
     ):
+        self._own_group = own_group
         self.folder = Path(folder)
         self.bind = f"unix:{self.folder / name}.sock"
         self.status_path = self.folder / f"{name}.status"
@@ -45,7 +56,9 @@ class StreamDaemon:
     def __enter__(self):
         command = [sys.executable, "-m", "tests.support.stream_daemon", str(self._config)]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, start_new_session=self._own_group
+            )
         return self
 
     def __exit__(self, *_):

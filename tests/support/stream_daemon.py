@@ -36,8 +36,8 @@ class StreamDaemon:
         self.bind = f"unix:{self.folder / name}.sock"
         self.status_path = self.folder / f"{name}.status"
         self.log_path = self.folder / f"{name}.log"
-        self._config = self.folder / f"{name}.json"
-        self._config.write_text(
+        self.config_path = self.folder / f"{name}.json"
+        self.config_path.write_text(
             json.dumps(
                 {
                     "bootstrap": bootstrap,
@@ -54,7 +54,7 @@ class StreamDaemon:
         self.process = None
 
     def __enter__(self):
-        command = [sys.executable, "-m", "tests.support.stream_daemon", str(self._config)]
+        command = [sys.executable, "-m", "tests.support.stream_daemon", str(self.config_path)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, start_new_session=self._own_group

@@ -82,11 +82,15 @@ class Group:
                 one.process.send_signal(signal.SIGCONT)
         self._stack.close()
 
-    def start(self, name, *, options=None, **settings):
+    def prepare(self, name, *, options=None, **settings):
+        """An instance that somebody else starts."""
         options = {"instance": name} | (options or {})
-        daemon = StreamDaemon(
+        return StreamDaemon(
             self.folder, self.bootstrap, name=name, handler=HANDLER, options=options, **(self.settings | settings)
         )
+
+    def start(self, name, *, options=None, **settings):
+        daemon = self.prepare(name, options=options, **settings)
         self.instances[name] = self._stack.enter_context(daemon)
         return daemon
 

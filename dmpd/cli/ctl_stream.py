@@ -1,4 +1,4 @@
-"""``dmpctl stream``: the partitions of the Cloud Registry instance that listens here, and verbs for them.
+"""``dmpctl stream``: the partitions of the Cloud Registry (or, ``--at``, other stream) that listens here, and verbs.
 
 ``status`` shows each one. ``pause``: nothing of it is fetched until ``resume``. ``resume`` also ends a halt (most of
 the last records were invalid, from many sources) once its cause is gone. ``skip`` makes dead letters of what a halted
@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ):
         one = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         add_config_argument(one, lab=True)
+        one.add_argument(
+            "--at", metavar="BIND", help="host:port or unix:/path of any stream's health server on this machine"
+        )
         which = one.add_mutually_exclusive_group(required=name != "status")
         which.add_argument("--partition", type=int, metavar="N", help="only this one")
         which.add_argument("--all", action="store_true", help="all that the instance here owns")
@@ -45,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    bind = daemons.bind_of(load_cloud_config(args), _PROGRAM)
+    bind = args.at or daemons.bind_of(load_cloud_config(args), _PROGRAM)
     return _status(bind, args) if args.action == "status" else _order(bind, args)
 
 
@@ -70,7 +73,8 @@ def _print(said: Mapping[str, Any], partitions: Mapping[str, dict[str, Any]]) ->
     console = tables.console()
     reason = f": {said['reason']}" if said.get("reason") else ""
     topic, group, lag = (tables.text(said.get(name)) for name in ("topic", "group", "lag"))
-    console.print(f"{said.get('program')} (pid {said.get('pid')}) is {said.get('state')}{reason}")
+    pid = f" (pid {said['pid']})" if said.get("pid") else ""
+    console.print(f"{said.get('program')}{pid} is {said.get('state')}{reason}")
     console.print(f"topic {topic}, group {group}, {len(partitions)} partitions, lag {lag}")
     columns = _columns(partitions)
     table = tables.table(("partition", *(name.replace("_", " ") for name in columns)), right=("partition",))

@@ -42,8 +42,8 @@ class StreamStatus:
             "partitions": {str(number): picture for number, picture in partitions.items()},
         }
         metrics.COMMIT_UNANSWERED.set(commit_unanswered_s)
-        metrics.PAUSED.set(sum(picture["paused"] for picture in partitions.values()))
         states = [picture["state"] for picture in partitions.values()]
+        metrics.PAUSED.set(sum(p["paused"] and p["state"] == "running" for p in partitions.values()))
         metrics.HALTED.set(sum(state in ("halted", "skipping") for state in states))
         metrics.HELD.set(states.count("paused"))
         self._by_partition.show(partitions)

@@ -25,7 +25,7 @@ def test_an_operators_way_through_a_halt(tmp_path, bench, capsys):
         assert "halted" in ctl.out
         assert "501 of its last 1000 records are invalid, from 12 sources" in ctl.out
         assert "dmpctl stream resume or skip" in ctl.out
-        assert ctl("stream", "status", "--json", "--partition", "1") == 0
+        assert ctl("stream", "status", "--json", "--partition", "1", "--at", stream.bind) == 0
         assert list(json.loads(ctl.out)["partitions"]) == ["1"]
 
         assert ctl("dead-letters", "list", "--limit", "3") == 0

@@ -3,6 +3,7 @@
 import pytest
 
 from dmpd.runtime.health import ActionRefusedError
+from dmpd.runtime.metrics import render
 from dmpd.stream import operations
 from dmpd.stream.control import Control, Request, Target
 from dmpd.stream.frames import Frame, Position
@@ -11,6 +12,7 @@ from dmpd.stream.operations import Operations
 from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
+from dmpd.stream.status import StreamStatus
 from tests.unit.stream.test_stream_outgoing import ScriptedProducer
 
 SETTINGS = StreamSettings(ring_bytes=1 << 20, max_record_bytes=4096)
@@ -191,3 +193,19 @@ def test_the_program_is_degraded_by_what_is_halted_and_not_by_what_is_paused(rig
     halt(rig)
     [reason] = operations.degraded_reasons({0: rig.partition, 3: rig.partition})
     assert reason.startswith("partitions 0, 3 are halted")
+
+
+def test_the_alarm_is_a_gauge_and_what_an_operator_paused_is_not_full(rig):
+    full = rig.partition.picture(committed=None) | dict.fromkeys(("lag", "lag_s", "eta_s")) | {"paused": True}
+    full |= {"paused_s": 0.0, "oldest_age_s": 0.0}
+    pictures = {n: full | {"state": state} for n, state in enumerate(["running", "halted", "skipping", "paused"])}
+    status = StreamStatus()
+    status.publish(SETTINGS, pictures, commit_unanswered_s=0.0)
+    shown = render().decode().splitlines()
+    status.publish(SETTINGS, {}, commit_unanswered_s=0.0)
+    for line in (
+        "dmpd_stream_halted_partitions 2.0",
+        "dmpd_stream_operator_paused_partitions 1.0",
+        "dmpd_stream_paused_partitions 1.0",
+    ):
+        assert line in shown

@@ -36,7 +36,7 @@ class FileStatus(StreamStatus):
             self._handled_bytes = self._counters.bytes
             read(positions, statistics)
 
-        FetchPositions.__call__ = see  # type: ignore[method-assign]
+        FetchPositions.__call__ = see  # type: ignore[assignment,method-assign]
 
     def publish(self, *args: Any, **kwargs: Any) -> None:
         super().publish(*args, **kwargs)

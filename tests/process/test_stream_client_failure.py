@@ -46,6 +46,7 @@ def test_partitions_go_on_at_the_committed_offset_under_a_new_client(tmp_path, c
         assert group.committed() == load.counts
 
 
+@pytest.mark.slow
 def test_clients_that_fail_one_after_the_other_wait_longer_each_time(tmp_path, cluster):
     with Group(tmp_path, cluster.bootstrap, TOPIC, PARTITIONS) as group:
         one = group.start("one")

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -75,13 +74,15 @@ def whole_group(daemon):
     os.killpg(daemon.process.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("stop", [ask, whole_group])
+@pytest.mark.parametrize("stop", [pytest.param(ask, marks=pytest.mark.slow), whole_group])
 def test_a_slow_sink_is_waited_for_and_the_next_instance_repeats_nothing(group, load, stop):
     """A sink at a fifth of its speed when the stop comes: what was fetched is handled and committed, to the record."""
+    (group.folder / "dead").touch()
     one = group.start("one", options={"record_s": 0.005}, own_group=True)
     with load:
         load.send(200)
         fed(group)
+        (group.folder / "dead").unlink()
         stop(one)
         ends(one, 0)
     handled = handled_counts(group)
@@ -106,6 +107,7 @@ def test_a_dead_sink_ends_at_the_deadline_with_a_line_of_what_goes_back(group, l
     group.check_all_handled(load.counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("session_timeout_s", [60.0, 2.0])
 def test_a_dead_kafka_ends_by_the_deadline_and_says_that_the_commit_is_not_answered(
     group, load, cluster, session_timeout_s
@@ -124,6 +126,7 @@ def test_a_dead_kafka_ends_by_the_deadline_and_says_that_the_commit_is_not_answe
     assert f"{why}; back to Kafka: 0: all handled, but the commit of 21 is not answered" in one.log
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_middle_of_a_rebalance(group, load, cluster):
     """The second joins; while the first gives up a partition whose sink is slow, both are told to end."""
     group.start("one", options={"record_s": 0.002})
@@ -140,6 +143,7 @@ def test_a_stop_in_the_middle_of_a_rebalance(group, load, cluster):
     group.check_all_handled(load.counts)
 
 
+@pytest.mark.slow
 def test_a_draining_instance_that_is_given_a_partition_begins_nothing(group, load):
     group.start("one")
     group.wait_shared("one")
@@ -166,6 +170,7 @@ def test_a_draining_instance_that_is_given_a_partition_begins_nothing(group, loa
     group.check_all_handled(load.counts)
 
 
+@pytest.mark.slow
 def test_the_deadline_holds_while_the_loop_hangs(group, load, cluster):
     """The loop stands in a call that neither returns nor lets Python's signal handlers run."""
     (group.folder / "dead").touch()
@@ -193,29 +198,13 @@ def test_a_second_stop_ends_a_loop_that_hangs(group, load, cluster):
 
 
 def test_a_drain_asked_for_by_post_ends_as_one_by_term_does(group, load):
-    one = group.start("one", options={"record_s": 0.002})
+    (group.folder / "dead").touch()
+    one = group.start("one")
     load.send(100)
     fed(group)
     code, answer = one.ask("/drain")
-    assert code in (200, 202), answer
+    assert code == 202, answer
     one.ask("/drain")  # asked twice is asked once: no second stop
+    (group.folder / "dead").unlink()
     ends(one, 0)
     assert group.committed() == handled_counts(group) == load.counts
-
-
-def test_a_killed_parent_takes_a_hung_worker_with_it(group, load):
-    """It reads no end of its channel, so the kernel must end it: it would go on writing to the sink."""
-    (group.folder / "hung").touch()
-    one = group.start("one")
-    load.send(1)
-    fed(group)
-    pids = [wait_for(lambda n=n: one.worker_pid(n), group.log) for n in range(PARTITIONS)]
-    one.process.kill()
-    wait_for(lambda: all(map(is_gone, pids)), group.log)
-
-
-def is_gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True

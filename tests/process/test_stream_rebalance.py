@@ -6,6 +6,8 @@ from tests.support import stream_scenarios as scenarios
 from tests.support.mock_cluster import MockCluster
 from tests.support.stream_group import Group, SteadyLoad
 
+pytestmark = pytest.mark.slow  # the real Kafka has the most telling one of them in every run
+
 PARTITIONS = 6
 TOPIC = "t"
 

@@ -56,6 +56,7 @@ def is_running(pid):
         return False
 
 
+@pytest.mark.slow
 def test_supervisorctl_stop_drains_and_leaves_no_process(tmp_path, cluster):
     ctl = shutil.which("supervisorctl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if ctl is None:
@@ -71,12 +72,14 @@ def test_supervisorctl_stop_drains_and_leaves_no_process(tmp_path, cluster):
             [ctl.replace("supervisorctl", "supervisord"), "-c", str(config)], stdout=subprocess.DEVNULL
         )
         try:
+            (tmp_path / "dead").touch()
             load.send(200)
             wait_for(
                 lambda: [p["ring_used_bytes"] > 0 for p in one.status["partitions"].values()] == [True] * PARTITIONS,
                 one.log_path.exists,
             )
             pids = [wait_for(lambda n=n: one.worker_pid(n), one.log_path.exists) for n in range(PARTITIONS)]
+            (tmp_path / "dead").unlink()
             stopped = subprocess.run(
                 [ctl, "-c", str(config), "stop", "cloud-registry"], capture_output=True, text=True, check=True
             )

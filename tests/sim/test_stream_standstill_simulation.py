@@ -7,8 +7,9 @@ import pytest
 from dmpd.stream import invalid_window, workers
 from dmpd.stream.control import Request, Target
 from dmpd.stream.standstill import Standstill
-from tests.support import stream_sim
-from tests.support.stream_sim import PARTITIONS, Simulation, ViolationError
+from tests.support.stream_sim import faults, history
+from tests.support.stream_sim.broker import PARTITIONS, ViolationError
+from tests.support.stream_sim.history import Simulation
 
 
 class Operated(Simulation):
@@ -19,8 +20,8 @@ class Operated(Simulation):
         self.halts = self.skips = self.pauses = 0
         self._before = {}
 
-    def fault(self):
-        super().fault()
+    def fault(self, faults):
+        super().fault(faults)
         if self.dice.random() < 0.15:
             self.order(self.dice.choice(["pause", "resume", "resume", "skip"]), self.dice.randrange(PARTITIONS))
 
@@ -36,15 +37,15 @@ class Operated(Simulation):
         super().turn()
         self._check()
 
-    def become_quiet(self):
+    def finish(self):
         for number in range(PARTITIONS):
             self.order("resume", number)
-        for _ in range(stream_sim.QUIET_TURNS):
+        for _ in range(history.QUIET_TURNS):
             self.turn()
             for number, partition in self.parent._partitions.items():
                 if partition.standstill.state == "halted":
                     self.order(self.dice.choice(["resume", "skip"]), number)
-            if self.is_finished():
+            if all(map(self.broker.is_finished, self.broker.values)):
                 return
         raise ViolationError(f"nothing moves: committed {self.broker.committed}")
 
@@ -64,10 +65,10 @@ class Operated(Simulation):
                 raise ViolationError(f"partition {number} is paused and is fetched")
         self._before = now
 
-    def check_condemned(self):
+    def check_end(self):
         """A skipped record may be a good one."""
         for number in range(PARTITIONS):
-            for offset, headers in self.broker.dead_letters(number).items():
+            for offset, (_, headers) in self.broker.dead_letters(number).items():
                 good = self.broker.values[number][offset] == b"good"
                 if good and self.kills < 3 and headers["dmpd-reason"] != b"skipped":
                     raise ViolationError(f"partition {number}: good record {offset} was given up: {headers}")
@@ -88,20 +89,20 @@ def run(seeds):
     for seed in seeds:
         with pytest.MonkeyPatch.context() as patch:
             simulation = Operated(seed, patch)
-            simulation.run()
+            simulation.run(faults.ALL)
         halts, skips, pauses = halts + simulation.halts, skips + simulation.skips, pauses + simulation.pauses
     return halts, skips, pauses
 
 
 def test_nothing_is_lost_by_halts_pauses_and_skips():
-    halts, skips, pauses = run(range(25))
+    halts, skips, pauses = run(range(40))
     assert min(halts, skips, pauses) > 8, (halts, skips, pauses)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_by_many_halts_pauses_and_skips():
-    run(range(25, 250))
+    run(range(40, 250))
 
 
 MUTATIONS = {
@@ -114,6 +115,6 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_rule_that_is_removed_is_missed(name, monkeypatch):
     monkeypatch.setattr(*MUTATIONS[name])
-    monkeypatch.setattr(stream_sim, "QUIET_TURNS", 300)
+    monkeypatch.setattr(history, "QUIET_TURNS", 300)
     with pytest.raises((ViolationError, AssertionError)):
-        run(range(25))
+        run(range(40))

@@ -75,6 +75,8 @@ class Partition:
         self.dead_letters = 0
         self.closed = False
         self._passed_counted = 0
+        self._all_done_at: int | None = 0
+        """Where the ring ended when all in it was passed: until more is placed there is nothing to note."""
         self._judged: set[Position] = set()
         self._batch_records_max: Final = settings.batch_records_max
         self._record_bytes_max: Final = settings.max_record_bytes
@@ -109,11 +111,15 @@ class Partition:
 
     def note_progress(self, now_s: float) -> None:
         """Measure how old what lies here is and how fast the worker; let no more in than that one drains in time."""
-        self.ages.note(now_s, published=self.ring.published, passed=self.ledger.frontier.frame)
+        published, frontier = self.ring.published, self.ledger.frontier.frame
+        if published == self._all_done_at:
+            return
+        self.ages.note(now_s, published=published, passed=frontier)
         released = self.ledger.released.frame
         works = self.life is not None and self.life.was_ready and not self.life.watchdog.is_waiting
-        if self.rate.note(now_s, released=released, open_bytes=self.ring.published - released, works=works):
+        if self.rate.note(now_s, released=released, open_bytes=published - released, works=works):
             self.flow.marks = self._marks_for(rate_bytes_per_s=self.rate.bytes_per_s)
+        self._all_done_at = published if frontier == published else None
 
     def release(self, position: Position) -> bool:
         """Everything before ``position`` is handled; returns whether that is news. Raises ``PositionError``."""

@@ -21,6 +21,7 @@ class PartitionMetrics:
 
     def __init__(self) -> None:
         self._shown: dict[tuple[str, int], Gauge] = {}
+        self._values: dict[tuple[str, int], float] = {}
         self._paused_s: dict[int, float] = {}
 
     def show(self, pictures: Mapping[int, Mapping[str, Any]]) -> None:
@@ -32,12 +33,14 @@ class PartitionMetrics:
             if picture[name] is not None
         }
         for name, number in self._shown.keys() - known.keys():
-            del self._shown[name, number]
+            del self._shown[name, number], self._values[name, number]
             _GAUGES[name].remove(str(number))
         for key, value in known.items():
             if key not in self._shown:
                 self._shown[key] = _GAUGES[key[0]].labels(str(key[1]))
-            self._shown[key].set(value)
+            if self._values.get(key) != value:
+                self._values[key] = value
+                self._shown[key].set(value)
         self._count_pauses({number: picture["paused_s"] for number, picture in pictures.items()})
 
     def _count_pauses(self, paused_s: Mapping[int, float]) -> None:

@@ -67,8 +67,7 @@ class ReleaseRate:
         """
         passed_s = 0.0 if self._seen_at_s is None else min(_CREDIT_MAX_S, now_s - self._seen_at_s)
         self._seen_at_s = now_s
-        if self._is_working:
-            self._busy_s += passed_s
+        self._busy_s += passed_s
         is_news = False
         if released > self._released:
             is_news = self._is_working and self._busy_s > 0

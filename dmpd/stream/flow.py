@@ -31,7 +31,8 @@ def marks_for(
     While no rate is known the mark is the largest record or an eighth of the ring (by default both are 1 MiB): a drain
     that comes at once must fit too, whatever the sink's speed. A new assignment does not crawl for it: those are
     thousands of ordinary records, the first release, even of a small batch, makes a rate known (milliseconds where the
-    worker is fast), and a partition that was paused is resumed in that turn. At half load so much never gathers before.
+    worker is fast), and a partition that was paused is resumed in that turn. At half load so much gathers before the
+    first release only above 10 MB/s in one partition, or while a worker is slow to start.
     """
     largest = max_record_bytes + FRAME_OVERHEAD_BYTES
     by_bytes = max(ring_bytes * 3 // 4, largest)

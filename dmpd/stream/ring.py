@@ -5,7 +5,12 @@ system calls order the memory, so a reader never sees a position before its byte
 to the assignment and outlives workers: what was published and not freed can be read again by the next one.
 
 Frame = 8 bytes of header (length, check) and the payload, padded to 8 bytes. A frame never wraps: what is left before
-the end is skipped by a padding frame. Source: Agrona's ``OneToOneRingBuffer``; differs: no tail in the memory.
+the end is skipped by a padding frame.
+
+Headers and paddings carry a check, payloads none: only the parent writes, workers map the memory read-only, so what
+goes wrong is a position, or a header of another lap; a payload that is no frame fails to decode. A CRC of the payload
+would cost 0.13 to 0.15 us per record of 400 B on each side (zlib, measured), as much as packing, and more than the
+budget of 0.40 us for both sides leaves. Source: Agrona's ``OneToOneRingBuffer``; differs: no tail in the memory.
 """
 
 import mmap

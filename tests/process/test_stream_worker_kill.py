@@ -35,7 +35,7 @@ class NothingProduced:
 
 @pytest.fixture
 def server(tmp_path):
-    argument = f'{{"folder": "{tmp_path}", "slow_s": 0.0005}}'.encode()
+    argument = f'{{"folder": "{tmp_path}", "slow_s": 0.0002}}'.encode()
     hello = Hello("tests.support.stream_handlers:note", argument, sys.path, LogSettings(level="error"), "test")
     server = ForkServer(hello)
     server.start()
@@ -43,7 +43,7 @@ def server(tmp_path):
     server.stop()
 
 
-@pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("kills", [150, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_no_kill_skips_or_reorders_a_record(tmp_path, server, kills, monkeypatch):
     monkeypatch.setattr(suspicion, "DEATHS_ALONE_MAX", kills + 1)  # here the kills come from outside, all of them
     seed = random.randrange(1 << 32)
@@ -67,7 +67,7 @@ def test_no_kill_skips_or_reorders_a_record(tmp_path, server, kills, monkeypatch
                 life.kill()
                 dying = life  # "ready" until its death is noticed; on a busy machine that is not at once
                 killed += 1
-                kill_at_s = now_s + dice.expovariate(1 / 0.02)
+                kill_at_s = now_s + dice.expovariate(1 / 0.004)
         wait([partition], 0.002)
     workers.end([partition], 5)
     assert partition.ledger.next_offset == offset
@@ -90,5 +90,5 @@ def place(partition, offset, dice):
     values = [dice.randbytes(dice.randint(0, 60)).hex().encode() for _ in offsets]
     before = partition.ledger.placed_records
     partition.place(Frame(offsets, [0] * count, [b"k"] * count, values, None))
-    partition.flow.resumed()
+    partition.flow.resumed(time.monotonic())
     return partition.ledger.placed_records - before

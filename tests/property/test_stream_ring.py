@@ -69,6 +69,51 @@ TestRing = RingMachine.TestCase
 TestRing.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+@given(st.integers(0, CAPACITY // 2 - 16), st.integers(1, 400), st.integers(0, 63))
+@settings(max_examples=300, deadline=None)
+def test_every_flipped_bit_of_a_header_or_a_padding_is_noticed(before_bytes, size, bit):
+    """At any position, so also of an earlier lap: the check ties length and position together."""
+    fd = create_memory(CAPACITY)
+    producer, consumer = RingProducer(fd), RingConsumer(fd)
+    try:
+        headers = []
+        for payload_bytes in [before_bytes, *[size] * 30]:
+            at = producer.published
+            position = producer.write(bytes(payload_bytes))
+            if position is None:
+                producer.free_to(producer.published)
+                continue
+            headers += [at, position] if position != at else [position]  # a padding lies at the old end
+        for position in headers[-8:]:
+            index = position % CAPACITY + bit // 8
+            [byte] = os.pread(fd, 1, index)
+            os.pwrite(fd, bytes([byte ^ 1 << bit % 8]), index)
+            with pytest.raises(RingCorruptedError):
+                consumer.read(position)
+            os.pwrite(fd, bytes([byte]), index)
+            consumer.read(position)
+    finally:
+        producer.close()
+        consumer.close()
+        os.close(fd)
+
+
+def test_a_view_is_the_memory_itself_until_it_is_let_go():
+    """No copy: what is written over a freed frame shows in an old view, and a ring with views out cannot be closed."""
+    fd = create_memory(CAPACITY)
+    producer, consumer = RingProducer(fd), RingConsumer(fd)
+    position = producer.write(b"a" * 24)
+    view, _, _ = consumer.read(position)
+    os.pwrite(fd, b"b", position % CAPACITY + 8)
+    assert bytes(view[:2]) == b"ba"
+    assert view.readonly
+    with pytest.raises(BufferError):
+        consumer.close()
+    view.release()
+    producer.close()
+    os.close(fd)
+
+
 @given(st.integers(0, CAPACITY // 8 - 1), st.binary(min_size=8, max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_damage_in_a_header_is_noticed(slot, garbage):

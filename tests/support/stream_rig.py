@@ -61,7 +61,7 @@ class Rig:
         offsets = range(self.offset, self.offset + len(values))
         before = self.partition.ledger.placed_records
         self.partition.place(Frame(offsets, [0] * len(values), [b"k"] * len(values), list(values), None))
-        self.partition.flow.resumed()
+        self.partition.flow.resumed(time.monotonic())
         placed = self.partition.ledger.placed_records - before
         self.offset += placed
         return placed

@@ -85,6 +85,7 @@ def test_a_slow_sink_is_waited_for_and_the_next_instance_repeats_nothing(group, 
         (group.folder / "dead").unlink()
         stop(one)
         ends(one, 0)
+    assert "died" not in one.log, "workers and fork server ignore the signal"
     handled = handled_counts(group)
     assert sum(handled.values()) > 0
     assert group.committed() == handled

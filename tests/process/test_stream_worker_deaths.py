@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -134,3 +135,22 @@ def test_no_zombie_is_left(rig):
     while children.read_text().split():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def test_a_worker_ignores_signals_and_holds_no_descriptor_but_its_own(tmp_path):
+    """Whatever the parent has open and inheritable: its ring (a mapping keeps one more), its channel, its journal."""
+    with socket.socket() as foreign, (tmp_path / "foreign").open("w") as file, fork_server(tmp_path) as server:
+        for fd in (foreign.fileno(), file.fileno()):
+            os.set_inheritable(fd, True)
+        rigs = [Rig(server, number=number) for number in range(2)]
+        for rig in rigs:
+            rig.tend_until(lambda rig=rig: rig.life is not None and rig.life.was_ready)
+        own = Path(f"/proc/{rigs[1].life.pid}")
+        held = sorted(str(fd.readlink()).split(":")[0] for fd in (own / "fd").iterdir() if int(fd.name) > 2)
+        assert held == ["/memfd", "/memfd", str(tmp_path / "1.journal"), "socket"]
+        [ignored] = [line for line in (own / "status").read_text().splitlines() if line.startswith("SigIgn")]
+        mask = int(ignored.split()[1], 16)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            assert mask >> (number - 1) & 1, number
+        for rig in rigs:
+            rig.end()

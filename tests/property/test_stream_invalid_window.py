@@ -19,7 +19,7 @@ def must_halt(seen):
     return len(bad) > INVALID_MAX and len(set(bad)) >= SOURCES_MIN
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(RUNS, st.integers(1, 300))
 def test_the_window_is_the_last_thousand_records(runs, batch):
     """One release per batch, its verdicts before it, as a worker gives them."""

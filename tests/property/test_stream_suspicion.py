@@ -37,3 +37,10 @@ def test_just_the_poison_is_condemned(total, poison, batch_max):
 @given(st.integers(1, 300), st.integers(1, 400), st.sets(st.integers(1, 200), max_size=2))
 def test_two_kills_from_outside_condemn_nothing(total, batch_max, kills):
     assert run(total, set(), batch_max, kills)[0] == []
+
+
+@given(st.integers(1, 200), st.integers(1, 400), st.sets(st.integers(1, 300), max_size=150))
+def test_kills_from_outside_condemn_nothing_unless_three_follow_one_another(total, batch_max, kills):
+    """Any number of them: whatever is released between two deaths begins the count anew."""
+    kills = {n for n in kills if not {n - 1, n - 2} <= kills}
+    assert run(total, set(), batch_max, kills)[0] == []

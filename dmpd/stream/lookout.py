@@ -48,8 +48,9 @@ class Lookout:
     def start(self) -> None:
         self._watermarks.start()
 
-    def stop(self) -> None:
-        self._watermarks.stop()
+    def stop(self, timeout_s: float) -> bool:
+        """False = its thread does not end in time."""
+        return self._watermarks.stop(timeout_s)
 
     def look(
         self,

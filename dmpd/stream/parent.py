@@ -465,8 +465,9 @@ class Parent:
             _log.warning("Kafka does not let us leave the group; leaving without")
             exit_now(self._drain.exit_code)
         self._drop(list(self._partitions))
-        self._lookout.stop()
         self._lifecycle.set_state("stopped")
+        if not self._lookout.stop(self._drain.left_s(_LEAVE_TIMEOUT_S)):
+            exit_now(self._drain.exit_code)
         return self._drain.exit_code
 
     def _remainder(self) -> str:

@@ -46,9 +46,14 @@ class Watermarks:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Does not wait: the thread may be blocked for its timeout."""
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread. False = it is still blocked in its question: the interpreter must not be torn down under it
+        (the client's code then runs into a dead interpreter, seen as SIGSEGV).
+        """
         self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def watch(self, partitions: Iterable[int], *, starts: Iterable[int]) -> None:
         """Ask for the ends of ``partitions``, and where the log begins for ``starts``."""

@@ -25,8 +25,8 @@ class SimWatermarks:
     def watch(self, partitions, starts):
         return
 
-    def stop(self):
-        return
+    def stop(self, timeout_s):
+        return True
 
 
 class SimConsumer:

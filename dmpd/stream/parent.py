@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaException
 
 from dmpd.runtime import exit_codes
 from dmpd.runtime.backoff import Backoff
@@ -19,12 +19,12 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import metrics, operations, workers
 from dmpd.stream.committer import Candidate, Committer
-from dmpd.stream.consumer import StreamConsumer, frame_of
+from dmpd.stream.consumer import StreamConsumer
 from dmpd.stream.control import Control
 from dmpd.stream.drain import Drain, StopWatch, exit_now, remainder
 from dmpd.stream.fork_server import ForkServer
+from dmpd.stream.intake import ClientFailedError, Intake
 from dmpd.stream.lookout import Lookout, NothingMovesError
-from dmpd.stream.messages import by_partition, errors_apart, is_fatal, is_out_of_range, partition_of
 from dmpd.stream.operations import Operations
 from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
@@ -32,6 +32,7 @@ from dmpd.stream.ring import RingCorruptedError
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.source_limits import SourceOf, whole_key
 from dmpd.stream.status import StreamStatus
+from dmpd.stream.throttle import Throttle
 from dmpd.stream.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -53,10 +54,6 @@ _REBUILD_MAX_S: Final = 30.0
 
 class StreamFailedError(Exception):
     """The stream cannot go on in this process."""
-
-
-class ClientFailedError(Exception):
-    """The Kafka client is in a fatal state: only another one helps."""
 
 
 class Parent:
@@ -88,6 +85,8 @@ class Parent:
             source_of=source_of,
         )
         self._workers = Workers(server, settings, self._outgoing)
+        self._intake = Intake(self._partitions, self._outgoing, settings)
+        self._throttle = Throttle(self._partitions)
         self._operations = Operations(self._workers, self._outgoing, control or Control())
         self._committer = Committer(
             records=settings.commit_records,
@@ -136,7 +135,7 @@ class Parent:
     # One turn
 
     def _turn(self, now_s: float) -> None:
-        self._placed.clear()
+        self._placed = []
         self._fetch_or_rebuild(now_s)
         spoken = self._workers.listen(self._partitions)
         self._pump(now_s)
@@ -251,118 +250,21 @@ class Parent:
                 self._consumer.pause([number])
 
     def _fetch(self) -> None:
-        """Take what Kafka has. Callbacks run inside: what a partition got under an earlier assignment is dropped."""
         assert self._consumer is not None
-        first = self._consumer.poll(self._poll_timeout_s())
-        if first is None:
-            return
-        epochs = self._current_epochs()
-        messages = [first, *self._consumer.consume(self._settings.consume_records_max)]
-        now = self._current_epochs()
-        records, errors = errors_apart(messages)
-        for message in errors:
-            self._on_message_error(message)
-        for number, group in by_partition(records).items():
-            if number in now and epochs.get(number) == now[number]:
-                self._place(self._partitions[number], group)
-            else:
-                self._drop_foreign(number, len(group))
+        self._placed = self._intake.fetch(self._consumer, self._poll_timeout_s(), is_draining=self._drain is not None)
 
     def _poll_timeout_s(self) -> float:
         """How long to wait for Kafka; before that, for the workers, if all is paused and only they can change that."""
         partitions = self._partitions.values()
-        if self._drain is not None or (partitions and all(p.flow.paused for p in partitions)):
+        if self._drain is not None or self._throttle.is_all_paused:
             workers.wait(partitions, _BUSY_POLL_S)
             return 0.0
         return _BUSY_POLL_S if any(p.waits_for_space for p in partitions) else _IDLE_POLL_S
 
-    def _current_epochs(self) -> dict[int, int]:
-        return {number: partition.epoch for number, partition in self._partitions.items()}
-
-    def _place(self, partition: Partition, messages: list[Message]) -> None:
-        frame = frame_of(messages)
-        lost = partition.take_loss(frame.offsets[0])
-        if lost:
-            metrics.LOST.inc(lost)
-            _log.error(
-                "partition %d: Kafka no longer has %d offsets before %d", partition.number, lost, frame.offsets[0]
-            )
-        before = partition.ledger.placed_records
-        for oversized in partition.place(frame):
-            self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._settings.max_record_bytes)
-        partition.tell_worker()
-        self._placed.append(partition)
-        placed = partition.ledger.placed_records - before
-        metrics.RECORDS.inc(placed)
-        metrics.REFUSED.inc(len(messages) - placed)
-
-    def _drop_foreign(self, number: int, count: int) -> None:
-        """Records that came in the same call as a new assignment: which one they belong to cannot be known."""
-        metrics.FOREIGN.inc(count)
-        partition = self._partitions.get(number)
-        if partition is None:
-            return
-        assert self._consumer is not None
-        if partition.next_to_place is None:
-            self._consumer.start_at(number, None)
-        else:
-            self._consumer.seek(number, partition.next_to_place)
-
-    def _on_message_error(self, message: Message) -> None:
-        error = message.error()
-        assert error is not None
-        metrics.CLIENT_ERRORS.labels(error.name()).inc()
-        if is_fatal(error):
-            raise ClientFailedError(str(error))
-        partition = self._partitions.get(partition_of(message))
-        if is_out_of_range(error) and partition is not None and self._drain is None:
-            _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
-            partition.lost_from = partition.next_to_place
-            assert self._consumer is not None
-            self._consumer.start_at(partition.number, None)
-        else:
-            _log.warning("Kafka: %s", error)
-
-    # Space, pauses, commits
-
     def _settle(self, partitions: Iterable[Partition]) -> None:
-        """Give back what the frontier has passed; pause who is full; resume who has room."""
-        now_s = self._clock()
-        pause, resume = [], []
-        for partition in partitions:
-            partition.note_progress(now_s)
-            passed = partition.free()
-            if passed:  # most look-arounds find most partitions idle
-                metrics.PASSED.inc(passed)
-            if self._drain is not None:
-                continue
-            held = partition.standstill.holds_fetching and not partition.flow.paused
-            if held or partition.flow.wants_pause(partition.used_bytes):
-                pause.append(partition)
-            elif not partition.standstill.holds_fetching and partition.flow.wants_resume(partition.used_bytes):
-                resume.append(partition)
-        if self._consumer is None:
-            return
-        for partition in pause:
-            partition.flow.pause(now_s)
-            metrics.PAUSES.inc(not partition.standstill.holds_fetching)
-        self._consumer.pause([p.number for p in pause])
-        if resume:
-            self._resume(resume, now_s)
+        self._throttle.settle(partitions, self._consumer, self._clock(), is_draining=self._drain is not None)
 
-    def _resume(self, partitions: Sequence[Partition], now_s: float) -> None:
-        assert self._consumer is not None
-        all_paused = all(p.flow.paused for p in self._partitions.values())
-        self._consumer.resume([p.number for p in partitions])
-        not_sought = []
-        for partition in partitions:
-            offset = partition.flow.resumed(now_s)
-            if offset is None:
-                not_sought.append(partition.number)
-            else:
-                self._consumer.seek(partition.number, offset)
-        if all_paused:
-            self._consumer.wake(not_sought)
+    # Commits
 
     def _candidates(self, numbers: Iterable[int]) -> dict[int, Candidate]:
         found = {number: self._partitions[number].candidate() for number in numbers}

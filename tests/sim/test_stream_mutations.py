@@ -21,6 +21,7 @@ from dmpd.stream import channel, suspicion
 from dmpd.stream.committer import Committer
 from dmpd.stream.drain import Drain
 from dmpd.stream.flow import Flow
+from dmpd.stream.intake import Intake
 from dmpd.stream.invalid_window import InvalidWindow
 from dmpd.stream.ledger import Ledger
 from dmpd.stream.parent import Parent
@@ -86,8 +87,8 @@ def assigned_while_draining(self, next_offsets):
     self._drain = drain
 
 
-def out_of_range_resets(self, message):
-    self.reset(message.partition(), cause="out_of_range", detail="", now_s=self._clock())
+def out_of_range_resets(self, message, consumer, *, is_draining):
+    self._partitions[message.partition()].corruption = "out of range"  # what the parent resets
 
 
 def excused_for_ever(self, now_s, *, fed, released):
@@ -150,7 +151,7 @@ MUTATIONS = {
     ),
     "out of range keeps the ring": (
         scenarios.retention_behind_the_ring_costs_only_what_is_gone,
-        [(Parent, "_on_message_error", out_of_range_resets)],
+        [(Intake, "_on_error", out_of_range_resets)],
     ),
     "a channel per life": (None, [(channel, "pair", one_pair_for_all)]),
     "start after death": (None, [(WorkerLife, "kill", nothing), (WorkerLife, "confirm_death", nothing)]),
@@ -159,7 +160,7 @@ MUTATIONS = {
         scenarios_drain.a_draining_parent_fetches_nothing_of_what_it_is_given,
         [(Parent, "on_assigned", assigned_while_draining)],
     ),
-    "records by epoch": (None, [(Parent, "_current_epochs", lambda self: dict.fromkeys(self._partitions, 0))]),
+    "records by epoch": (None, [(Intake, "_current_epochs", lambda self: dict.fromkeys(self._partitions, 0))]),
     "commits by epoch": (
         scenarios_drain.a_new_assignment_commits_anew,
         [(Committer, "forget", nothing), (Committer, "_is_new", new_if_higher)],

@@ -1,0 +1,102 @@
+"""From the Kafka client into the rings: whose record it is, whether it may still be placed, what an error means.
+
+Parent's thread only. The client's callbacks run inside its calls, so partitions may come and go in the middle of one.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from confluent_kafka import Message
+
+from dmpd.stream import metrics
+from dmpd.stream.consumer import StreamConsumer, frame_of
+from dmpd.stream.messages import by_partition, errors_apart, is_fatal, is_out_of_range, partition_of
+from dmpd.stream.outgoing import OutgoingRecords
+from dmpd.stream.partition import Partition
+from dmpd.stream.settings import StreamSettings
+
+_log = logging.getLogger(__name__)
+
+
+class ClientFailedError(Exception):
+    """The Kafka client is in a fatal state: only another one helps."""
+
+
+class Intake:
+    """Reads ``partitions`` as they are at each moment; they are the parent's."""
+
+    def __init__(
+        self, partitions: Mapping[int, Partition], outgoing: OutgoingRecords, settings: StreamSettings
+    ) -> None:
+        self._partitions: Final = partitions
+        self._outgoing: Final = outgoing
+        self._records_max: Final = settings.consume_records_max
+        self._record_bytes_max: Final = settings.max_record_bytes
+
+    def fetch(self, consumer: StreamConsumer, timeout_s: float, *, is_draining: bool) -> list[Partition]:
+        """Take what there is, waiting for the first record up to ``timeout_s``; returns whose rings got something.
+
+        Raises:
+            ClientFailedError, KafkaException: The client is of no use any more.
+        """
+        first = consumer.poll(timeout_s)
+        if first is None:
+            return []
+        epochs = self._current_epochs()
+        records, errors = errors_apart([first, *consumer.consume(self._records_max)])
+        now = self._current_epochs()
+        for message in errors:
+            self._on_error(message, consumer, is_draining=is_draining)
+        placed = []
+        for number, group in by_partition(records).items():
+            if number in now and epochs.get(number) == now[number]:
+                self._place(self._partitions[number], group)
+                placed.append(self._partitions[number])
+            else:
+                self._drop_foreign(number, len(group), consumer)
+        return placed
+
+    def _current_epochs(self) -> dict[int, int]:
+        return {number: partition.epoch for number, partition in self._partitions.items()}
+
+    def _place(self, partition: Partition, messages: list[Message]) -> None:
+        frame = frame_of(messages)
+        lost = partition.take_loss(frame.offsets[0])
+        if lost:
+            metrics.LOST.inc(lost)
+            _log.error(
+                "partition %d: Kafka no longer has %d offsets before %d", partition.number, lost, frame.offsets[0]
+            )
+        before = partition.ledger.placed_records
+        for oversized in partition.place(frame):
+            self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._record_bytes_max)
+        partition.tell_worker()
+        placed = partition.ledger.placed_records - before
+        metrics.RECORDS.inc(placed)
+        metrics.REFUSED.inc(len(messages) - placed)
+
+    def _drop_foreign(self, number: int, count: int, consumer: StreamConsumer) -> None:
+        """Records that came in the same call as a new assignment: which one they belong to cannot be known."""
+        metrics.FOREIGN.inc(count)
+        partition = self._partitions.get(number)
+        if partition is None:
+            return
+        if partition.next_to_place is None:
+            consumer.start_at(number, None)
+        else:
+            consumer.seek(number, partition.next_to_place)
+
+    def _on_error(self, message: Message, consumer: StreamConsumer, *, is_draining: bool) -> None:
+        error = message.error()
+        assert error is not None
+        metrics.CLIENT_ERRORS.labels(error.name()).inc()
+        if is_fatal(error):
+            raise ClientFailedError(str(error))
+        partition = self._partitions.get(partition_of(message))
+        if is_out_of_range(error) and partition is not None and not is_draining:
+            _log.error("partition %d: %s; going on at the earliest offset there is", partition.number, error)
+            partition.lost_from = partition.next_to_place
+            consumer.start_at(partition.number, None)
+        else:
+            _log.warning("Kafka: %s", error)

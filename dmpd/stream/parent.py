@@ -43,6 +43,8 @@ _BUSY_POLL_S: Final = 0.005
 """While a ring waits for space or a drain for its end."""
 _LOOK_EVERY_S: Final = 0.05
 """Between two looks at every partition. Those that get records or whose worker speaks are seen to in each turn."""
+_LOOK_AT_REST_EVERY_S: Final = 0.25
+"""The same while no record comes, nobody speaks and nothing is on its way: with 48 partitions a look costs 0.5 ms."""
 _STATUS_EVERY_S: Final = 0.5
 _DEGRADED_AFTER_S: Final = 15.0
 _LEAVE_TIMEOUT_S: Final = 5.0
@@ -140,14 +142,18 @@ class Parent:
         spoken = self._workers.listen(self._partitions)
         self._pump(now_s)
         if now_s >= self._look_at_s or self._drain is not None or any(p.wants_care for p in spoken):
-            self._look_at_s = now_s + _LOOK_EVERY_S
             self._look_after_all(now_s)
+            self._look_at_s = now_s + (_LOOK_AT_REST_EVERY_S if self._is_at_rest else _LOOK_EVERY_S)
         else:
             self._settle(dict.fromkeys([*spoken, *self._placed]))
         if now_s - self._status_at_s >= _STATUS_EVERY_S:
             self._status_at_s = now_s
             self._keep_watch(now_s)
             self._report(now_s)
+
+    @property
+    def _is_at_rest(self) -> bool:
+        return not self._outgoing.backlog and all(p.is_at_rest for p in self._partitions.values())
 
     def _look_after_all(self, now_s: float) -> None:
         """What need not be asked of every partition in every turn: a turn may bring one record to one of many."""
@@ -300,6 +306,7 @@ class Parent:
         if next_offsets:
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
         self._has_joined = True
+        self._look_at_s = 0.0
         self._report(time.monotonic())
 
     def on_revoked(self, partitions: Sequence[int]) -> None:

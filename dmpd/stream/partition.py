@@ -100,6 +100,11 @@ class Partition:
         return bool(self.corruption) or self.standstill.is_due or (self.life is not None and self.life.has_closed)
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether its worker has nothing to do, and is there to do what comes."""
+        return self.life is not None and self.ledger.is_complete
+
+    @property
     def waits_for_space(self) -> bool:
         """Whether it is not fetched because of what lies in its ring, and for no other reason."""
         return self.flow.paused and not self.standstill.holds_fetching

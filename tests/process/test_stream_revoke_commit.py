@@ -16,13 +16,16 @@ TOPIC = "t"
 REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION = 27, 22
 OFFSET_COMMIT = 8
 LATE_S = 10.0
+SESSION_S = 6.0
+"""Nobody should be evicted while the callback holds on: that is another rebalance, which no commit survives. Longer, and
+the mock cluster's rebalances take as long."""
 
 
 class Owner:
     """Commits 7 when it is to give up its partition, as the parent does."""
 
     def __init__(self, cluster, *, timeout_s, before_commit):
-        settings = StreamSettings(topic=TOPIC, group="g", session_timeout_s=2.0)
+        settings = StreamSettings(topic=TOPIC, group="g", session_timeout_s=SESSION_S)
         self.consumer = StreamConsumer(KafkaSettings(bootstrap_servers=cluster.bootstrap), settings, self)
         self.consumer.subscribe()
         self.assigned = []
@@ -65,7 +68,7 @@ def revoke(cluster, *, timeout_s, before_commit):
         {
             "bootstrap.servers": cluster.bootstrap,
             "group.id": "g",
-            "session.timeout.ms": 2000,
+            "session.timeout.ms": int(SESSION_S * 1000),
             "partition.assignment.strategy": "cooperative-sticky",
         }
     )

@@ -36,6 +36,8 @@ _RECORD_FAULTS: Final = {
 }
 UNKNOWN_PARTITION: Final = str(KafkaError(KafkaError._UNKNOWN_PARTITION).str())  # noqa: SLF001 - the client's own name
 RECORD_TOO_LARGE: Final = _RECORD_FAULTS[KafkaError.MSG_SIZE_TOO_LARGE]
+UNREADABLE_HEADERS: Final = ("dmpd-headers-unreadable", b"a header's name is no UTF-8")
+"""Stands for the headers of a record that the client cannot give."""
 _log = logging.getLogger(__name__)
 
 

@@ -7,7 +7,13 @@ from typing import Any, Literal, NamedTuple
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TopicPartition
 
-from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, client_config, making_client
+from dmpd.runtime.kafka import (
+    UNREADABLE_HEADERS,
+    KafkaRefusedError,
+    KafkaUnreachableError,
+    client_config,
+    making_client,
+)
 from dmpd.runtime.settings import KafkaSettings
 
 
@@ -81,6 +87,25 @@ class TopicReader:
         self._consumer.close()
 
 
+def headers_of(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The headers of each message (None if there are none), and the messages whose headers cannot be read.
+
+    The client raises for a name that is no UTF-8, and asked again it gives a tuple with a hole in it that crashes who
+    looks: so each is asked once.
+    """
+    found: list[Any] = []
+    unreadable = []
+    reading = map(confluent_kafka.Message.headers, messages)
+    while True:
+        try:
+            found.extend(reading)
+        except SystemError:
+            unreadable.append(messages[len(found)])
+            found.append([UNREADABLE_HEADERS])
+        else:
+            return found, unreadable
+
+
 def record_of(message: Any) -> ReadRecord:
     """A message of the client that is no error."""
     return ReadRecord(
@@ -90,5 +115,5 @@ def record_of(message: Any) -> ReadRecord:
         timestamp_ms=message.timestamp()[1],
         key=message.key(),
         value=message.value(),
-        headers=message.headers() or (),
+        headers=headers_of([message])[0][0] or (),
     )

@@ -37,7 +37,11 @@ class Committer:
         self._committed: dict[int, _Committed] = {}
         self._in_flight: dict[int, Candidate] | None = None
         self._sent_at_s = float("-inf")
+        self._repeated_at_s = float("-inf")
+        """When all candidates were committed, changed or not."""
         self._waiting_since_s: float | None = None
+        self._forgotten: set[int] = set()
+        """Since the commit in flight was sent: its answer says nothing of them."""
 
     def due(self, candidates: Mapping[int, Candidate], now_s: float, *, at_once: bool = False) -> dict[int, int]:
         """Offsets to commit now; empty = nothing. ``at_once``: do not wait for records or interval (draining)."""
@@ -47,6 +51,8 @@ class Committer:
             self._in_flight = None
         changed = {p: c for p, c in candidates.items() if self._is_new(p, c)}
         waited_s = now_s - self._sent_at_s
+        if candidates and now_s - self._repeated_at_s >= self._repeat_s and waited_s >= self._interval_s:
+            return {p: c.offset for p, c in candidates.items()}
         if changed:
             records = sum(c.passed_records - self._passed_before(p, c) for p, c in changed.items())
             # After a refused commit the next try waits for the interval, also when much is due.
@@ -54,14 +60,15 @@ class Committer:
             hurry = at_once and (self._waiting_since_s is None or waited_s >= _HURRY_S)
             if hurry or enough or waited_s >= self._interval_s:
                 return {p: c.offset for p, c in changed.items()}
-        elif candidates and waited_s >= self._repeat_s:
-            return {p: c.offset for p, c in candidates.items()}
         return {}
 
     def sent(self, candidates: Mapping[int, Candidate], offsets: Mapping[int, int], now_s: float) -> None:
         """``offsets`` (from ``due``) are on their way."""
         self._in_flight = {p: candidates[p] for p in offsets}
+        self._forgotten.clear()
         self._sent_at_s = now_s
+        if offsets.keys() == candidates.keys():
+            self._repeated_at_s = now_s
         if self._waiting_since_s is None:
             self._waiting_since_s = now_s
 
@@ -72,7 +79,8 @@ class Committer:
             return
         self._in_flight = None
         for partition in taken:
-            self._committed[partition] = _Committed(*flight[partition])
+            if partition not in self._forgotten:
+                self._committed[partition] = _Committed(*flight[partition])
         if taken == asked:
             self._waiting_since_s = None
 
@@ -83,6 +91,7 @@ class Committer:
     def forget(self, partition: int) -> None:
         """The partition is no longer ours, or was assigned anew."""
         self._committed.pop(partition, None)
+        self._forgotten.add(partition)
 
     def is_committed(self, candidates: Mapping[int, Candidate]) -> bool:
         """Whether every candidate's commit was answered."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from dmpd.runtime import kafka as runtime_kafka
+from dmpd.runtime.kafka_reader import headers_of
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import client_settings, metrics
 from dmpd.stream.fetch_positions import FetchPositions
@@ -248,13 +249,21 @@ def frame_of(messages: Sequence[Message]) -> Frame:
     """The columns of messages of one partition, oldest first; none of them is an error."""
     # Methods mapped in C, not comprehensions: half the cost, and this is where the parent's time goes. The client's
     # types allow more than it gives for a message that is no error.
-    headers: list[Any] = list(map(Message.headers, messages))
+    headers = _headers_of(messages)
     timestamps: Any = map(Message.timestamp, messages)
     keys: list[Any] = list(map(Message.key, messages))
     values: list[Any] = list(map(Message.value, messages))
     return Frame(
         _offsets_of(messages), list(map(_MILLISECONDS, timestamps)), keys, values, headers if any(headers) else None
     )
+
+
+def _headers_of(messages: Sequence[Message]) -> list[Any]:
+    found, unreadable = headers_of(messages)
+    for message in unreadable:
+        metrics.UNREADABLE_HEADERS.inc()
+        _log.warning("partition %s: a header's name at offset %s is no UTF-8", message.partition(), message.offset())
+    return found
 
 
 def _offsets_of(messages: Sequence[Any]) -> Offsets:

@@ -53,6 +53,8 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
 
 
 _RECORD_OVERHEAD_BYTES: Final = 48
+_HEADER_OVERHEAD_BYTES: Final = 11
+"""Most that packing adds to a header; without it a record of many headers fits no empty ring."""
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(_Packed)
 _BUFFER: Final = bytearray()
@@ -139,8 +141,8 @@ def _content_bytes_at(frame: Frame, index: int) -> int:
 
 
 def content_bytes(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
-    """Size of a record as ``max_record_bytes`` means it: key, value, and names and values of headers."""
+    """Size of a record as ``max_record_bytes`` means it: key, value, and each header with what packing adds to it."""
     size = len(key or b"") + len(value or b"")
     for name, content in headers or ():
-        size += len(name.encode()) + len(content or b"")
+        size += _HEADER_OVERHEAD_BYTES + len(name.encode()) + len(content or b"")
     return size

@@ -28,6 +28,8 @@ import msgspec
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One Kafka record as the handler sees it. ``key`` and ``value`` own their bytes.
 
+    Headers of which one has a name that is no UTF-8 are one header instead, ``dmpd-headers-unreadable``.
+
     A struct that the garbage collector does not follow, because batches are tens of thousands of them: as tuples they
     cost six times as much.
     """

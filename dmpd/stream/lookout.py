@@ -136,7 +136,10 @@ class Lookout:
             now_s,
             records=self._records(partition),
             since_written_s=partition.ages.since_written_s(now_s, time.time()),
-            has_fetched_all=end is not None and position is not None and position >= end,
+            # What did not fit was dropped: the client's position is behind it all the same, until it is sought back.
+            has_fetched_all=(
+                partition.flow.seek_offset is None and end is not None and position is not None and position >= end
+            ),
         )
 
     def _stopped(self, partitions: Mapping[int, Partition], ends: Mapping[int, int], now_s: float) -> list[Stopped]:
@@ -172,7 +175,8 @@ class Lookout:
         fetched = self._positions.get(partition.number)
         if fetched is None:
             fetched = partition.next_to_place or 0
-        has_work = not partition.ledger.is_complete or (end is not None and fetched < end)
+        was_dropped = partition.flow.seek_offset is not None
+        has_work = was_dropped or not partition.ledger.is_complete or (end is not None and fetched < end)
         return Standing(
             next_offset=-1 if partition.ledger.next_offset is None else partition.ledger.next_offset,
             next_to_place=-1 if partition.next_to_place is None else partition.next_to_place,

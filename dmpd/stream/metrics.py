@@ -17,6 +17,9 @@ FOREIGN = metrics.counter(
 LOST = metrics.counter(
     "dmpd_stream_lost_offsets_total", "Offsets that Kafka no longer had when they were to be fetched (retention)"
 )
+UNREADABLE_HEADERS = metrics.counter(
+    "dmpd_stream_unreadable_headers_total", "Records whose headers could not be read: a name that is no UTF-8"
+)
 PASSED = metrics.counter("dmpd_stream_passed_records_total", "Records that the frontier has passed: durable, or judged")
 PAUSES = metrics.counter("dmpd_stream_pauses_total", "Partitions paused because their ring was full")
 DEAD_LETTERS = metrics.counter("dmpd_stream_dead_letters_total", "Dead letters delivered", ("reason",))

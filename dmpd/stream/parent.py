@@ -238,6 +238,8 @@ class Parent:
         old = self._partitions[number]
         metrics.RESETS.labels(cause).inc()
         _log.error("partition %d: %s: %s; anew from offset %s", number, cause, detail, old.ledger.next_offset)
+        if self._drain is not None:
+            self._drain.note_lost(remainder([old], self._is_committed))
         self._drop([number])
         self._epochs += 1
         fresh = Partition(number, epoch=self._epochs, next_offset=old.ledger.next_offset, settings=self._settings)

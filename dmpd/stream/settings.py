@@ -24,7 +24,8 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] = 8 * MEBIBYTE
     """Capacity of each partition's ring, bytes; rounded up to whole pages. At least 4 x ``max_record_bytes``."""
     max_record_bytes: Annotated[int, Meta(ge=1024, le=1 << 28)] = MEBIBYTE
-    """Largest record (key, value and headers, bytes) that is offered to the handler; a larger one is dead-lettered."""
+    """Largest record (key, value and headers, bytes, and 11 per header) that is offered to the handler; a larger one is
+    dead-lettered."""
     batch_records_max: PositiveInt = 20_000
     """Most records that one call of the handler gets. Wide batches are where a database sink gets its speed."""
     batch_bytes_max: Annotated[int, Meta(ge=1024)] = 8 * MEBIBYTE

@@ -26,8 +26,6 @@ class Suspicion:
     def died(self, offered: int) -> bool:
         """A worker died while it had the ``offered`` (at least one) oldest open records; True = condemn the oldest."""
         assert offered >= 1
-        if self.width is not None:
-            offered = min(offered, self.width)
         self._suspects = offered
         self.width = max(1, offered // 2)
         if offered > 1:

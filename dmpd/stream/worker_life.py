@@ -37,6 +37,8 @@ class WorkerLife:
         self.told = -1
         """Where it knows the ring to be published to."""
         self.told_records_max = 0
+        self.widest_told = 0
+        """It may be in a batch as wide as this, however narrow what it was told since."""
         self.watchdog: Final = watchdog
         self.was_ready = False
         self.has_released = False
@@ -63,6 +65,7 @@ class WorkerLife:
             return
         if self.channel.publish(position, records_max):
             self.told, self.told_records_max = position, records_max
+            self.widest_told = max(self.widest_told, records_max)
 
     def shows_death(self, now_s: float) -> bool:
         """Whether to confirm its death. Cheap: mostly the channel shows it; the pidfd is asked once a second.

@@ -190,7 +190,7 @@ class Workers:
     def _suspect(self, partition: Partition, life: WorkerLife) -> bool:
         """After a death while handling: offer less, or give the one left up. Returns whether that moves anything."""
         oldest = partition.ledger.oldest_offered()
-        offered = min(partition.ledger.offered(life.told), self._settings.batch_records_max)
+        offered = min(partition.ledger.offered(life.told), life.widest_told)
         if not life.accuses or oldest is None or not offered:
             return False
         width_before = partition.suspicion.width

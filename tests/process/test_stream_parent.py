@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from tests.support.mock_cluster import MockCluster
+from tests.support.mock_cluster import MockCluster, produce_with_header_name
 from tests.support.stream_daemon import StreamDaemon, wait_for
 from tests.support.stream_handlers import handled
 
@@ -70,6 +70,20 @@ def test_records_are_handled_in_order_and_committed(tmp_path, cluster, producer)
     assert handled(tmp_path, 1) == list(range(500))
     assert (committed(cluster, 0), committed(cluster, 1)) == (3001, 500)
     assert (tmp_path / "0.closed").exists()
+
+
+def test_a_header_that_is_no_text_costs_nobody_anything(tmp_path, cluster, producer):
+    """The client cannot give such headers and raises; the record comes with one that says so."""
+    produce(producer, ["before"], headers=[("h", b"x")])
+    produce_with_header_name(cluster.bootstrap, TOPIC, b"header_names", b"\xff\xfe")
+    produce(producer, ["after"])
+    with daemon(tmp_path, cluster, options={"invalid_headers_of": "header_names"}) as stream:
+        wait_for(lambda: len(handled(tmp_path, 0)) >= 3, lambda: stream.log)
+        [letter] = read_all(cluster, DEAD, 1)
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+    assert handled(tmp_path, 0) == [0, 1, 2]
+    assert dict(letter.headers())["dmpd-detail"] == b"dmpd-headers-unreadable"
 
 
 def test_a_killed_worker_is_replaced_and_gets_the_ring_again(tmp_path, cluster, producer):

@@ -17,8 +17,8 @@ REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION = 27, 22
 OFFSET_COMMIT = 8
 LATE_S = 10.0
 SESSION_S = 6.0
-"""Nobody should be evicted while the callback holds on: that is another rebalance, which no commit survives. Longer, and
-the mock cluster's rebalances take as long."""
+"""Nobody should be evicted while the callback holds on: that is another rebalance, which no commit survives. Longer,
+and the mock cluster's rebalances take as long."""
 
 
 class Owner:

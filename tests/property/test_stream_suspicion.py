@@ -10,13 +10,12 @@ def run(total, poison, batch_max, kills=()):
     """Handle records 0 … total-1 as a worker would; returns what was condemned and how many died."""
     suspicion, at, condemned, deaths, offers = Suspicion(), 0, [], 0, 0
     while at < total:
-        told = min(batch_max, total - at)
-        offer = range(at, at + min(told, suspicion.width or batch_max))
+        offer = range(at, at + min(batch_max, total - at, suspicion.width or batch_max))
         offers += 1
         assert offers < 1000 + 40 * total
         if not poison.isdisjoint(offer) or offers in kills:
             deaths += 1
-            if suspicion.died(told):
+            if suspicion.died(len(offer)):
                 condemned.append(at)
                 at += 1
                 suspicion.released(1)

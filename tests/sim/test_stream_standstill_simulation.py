@@ -96,7 +96,7 @@ def run(seeds):
 
 def test_nothing_is_lost_by_halts_pauses_and_skips():
     halts, skips, pauses = run(range(40))
-    assert min(halts, skips, pauses) > 8, (halts, skips, pauses)
+    assert min(halts, skips, pauses) >= 5, (halts, skips, pauses)
 
 
 @pytest.mark.slow

@@ -26,6 +26,9 @@ _PROTOTYPES = {
     "rd_kafka_mock_push_request_errors_array": (None, [_V, _I16, _Z, ctypes.POINTER(_I)]),
     "rd_kafka_mock_partition_delete_records": (_I, [_V, _S, _I32, ctypes.c_int64]),
     "rd_kafka_mock_broker_set_rtt": (_I, [_V, _I32, _I]),
+    "rd_kafka_headers_new": (_V, [_Z]),
+    "rd_kafka_header_add": (_I, [_V, _S, ctypes.c_ssize_t, _S, ctypes.c_ssize_t]),
+    "rd_kafka_flush": (_I, [_V, _I]),
     "rd_kafka_test_fatal_error": (_I, [_V, _I, _S]),
     "rd_kafka_mock_broker_set_down": (_I, [_V, _I32]),
     "rd_kafka_mock_broker_set_up": (_I, [_V, _I32]),
@@ -45,6 +48,22 @@ def plant_fatal_error(client: confluent_kafka.Consumer) -> None:
     """Put a real client into its fatal state, as a fenced instance is. The handle is what its object begins with."""
     handle = ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value
     assert _library().rd_kafka_test_fatal_error(handle, confluent_kafka.KafkaError.FENCED_INSTANCE_ID, b"planted") == 0
+
+
+def produce_with_header_name(bootstrap: str, topic: str, value: bytes, name: bytes) -> None:
+    """One record to partition 0 with a header of any bytes as name, which the Python client cannot make."""
+    lib, error = _library(), ctypes.create_string_buffer(512)
+    conf = lib.rd_kafka_conf_new()
+    lib.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), error, 512)
+    producer, headers = lib.rd_kafka_new(0, conf, error, 512), lib.rd_kafka_headers_new(1)
+    assert producer, error.value
+    assert lib.rd_kafka_header_add(headers, name, len(name), b"x", 1) == 0
+    of_topic, of_partition, of_value, copied, of_headers = 1, 3, 4, 2, 10  # rd_kafka_vtype_t, and RD_KAFKA_MSG_F_COPY
+    arguments = [_I(of_topic), _S(topic.encode()), _I(of_partition), _I32(0), _I(7), _I(copied)]
+    arguments += [_I(of_value), _S(value), _Z(len(value)), _I(of_headers), _V(headers), _I(0)]
+    assert lib.rd_kafka_producev(_V(producer), *arguments) == 0
+    assert lib.rd_kafka_flush(producer, 10_000) == 0
+    lib.rd_kafka_destroy(producer)
 
 
 class MockCluster:

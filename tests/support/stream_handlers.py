@@ -23,7 +23,7 @@ class Journal:
 class Note:
     """Notes offsets.
 
-    ``invalid``: values it gives up. ``slow_s``: per batch.
+    ``invalid``: values it gives up; ``invalid_headers_of``: one, with the names of its headers. ``slow_s``: per batch.
     A file ``block``, or ``block`` and its partition, blocks it; ``hang`` does, and keeps it silent.
 
     ``die_at``, ``hang_at``, ``corrupt_once``: value at which it kills itself, hangs, or breaks the ring and dies.
@@ -52,6 +52,8 @@ class Note:
         value = (record.value or b"").decode()
         if value in self.options.get("invalid", ()):
             output.invalid(record, "bad", "it says so")
+        if value == self.options.get("invalid_headers_of"):
+            output.invalid(record, "bad", " ".join(name for name, _ in record.headers))
         if value == self.options.get("die_once"):
             try:
                 (self.folder / "died").touch(exist_ok=False)

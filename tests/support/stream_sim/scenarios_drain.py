@@ -49,6 +49,19 @@ def a_draining_parent_fetches_nothing_of_what_it_is_given(make):
     assert sim.consumer.positions.get(1, 0) == 0
 
 
+def a_drain_whose_ring_breaks_says_what_goes_back(make):
+    sim = make({0: [GOOD] * 24})
+    sim.sink_is_down = True
+    sim.turns(3)
+
+    def breaks(sim):
+        if sim.parent._partitions[0].ledger.open_records:
+            sim.parent._partitions[0].corruption = "as injected"
+
+    assert sim.parent._partitions[0].ledger.open_records
+    assert drain(sim, [breaks]) == 70
+
+
 def a_new_assignment_commits_anew(make):
     """Also what an earlier one has committed: a late commit of another member pulled it back meanwhile."""
     sim = make({0: [GOOD] * 10})
@@ -69,6 +82,7 @@ def a_new_assignment_commits_anew(make):
 ALL = [
     a_new_assignment_commits_anew,
     a_drain_waits_for_dead_letters,
+    a_drain_whose_ring_breaks_says_what_goes_back,
     a_drain_waits_for_the_answer_to_its_commit,
     a_drain_ends_at_its_deadline_with_a_dead_sink,
     a_second_term_ends_at_once,

@@ -54,6 +54,23 @@ def test_one_is_in_flight_until_answered_or_its_deadline(committer):
     assert committer.committed_offset(0) == 9999
 
 
+def test_a_quiet_partition_is_committed_again_beside_a_busy_one(committer):
+    quiet, again = Candidate(1, 10, 10), []
+    for second in range(100):
+        offsets = commit(committer, {0: quiet, 1: Candidate(2, second, second)}, float(second))
+        again += [second] if 0 in offsets else []
+    assert again == [0, 30, 60, 90]
+
+
+def test_an_answer_for_a_partition_that_went_meanwhile_says_nothing_of_the_next_assignment(committer):
+    old = {0: Candidate(1, 50, 50), 1: Candidate(2, 7, 7)}
+    committer.sent(old, committer.due(old, 0.0), 0.0)
+    committer.forget(0)
+    committer.answered({0: 50, 1: 7}, {0: 50, 1: 7})
+    assert committer.committed_offset(0) is None
+    assert committer.committed_offset(1) == 7
+
+
 def test_an_unchanged_frontier_is_committed_again_each_30_s(committer):
     """A zombie's late commit may have pulled it back while the partition is idle."""
     idle = {0: Candidate(1, 10, 10)}

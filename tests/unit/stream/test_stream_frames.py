@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmpd.stream import frames
+from dmpd.stream import frames, ring
+from dmpd.stream.flow import FRAME_OVERHEAD_BYTES
 from dmpd.stream.frames import Frame
 from dmpd.stream.handler import Record
 
@@ -56,6 +57,15 @@ def test_pieces_are_the_frame_and_only_oversized_ones_stand_alone_beyond_the_lim
         sizes = [frames.content_bytes(r.key, r.value, r.headers) for r in frames.records(one)]
         assert frames.is_oversized(one, limit) == (max(sizes) > limit)
         assert len(sizes) == 1 or sum(sizes) <= max(piece, limit)
+
+
+@given(st.integers(0, 3000), st.integers(0, 40), st.sampled_from([None, b"", b"v" * 300]))
+def test_a_record_that_is_not_oversized_fits_an_empty_ring(count, name_bytes, content):
+    """Whatever its headers: else it would be dropped, sought, and dropped again for ever."""
+    frame, _ = frame_from([Record(0, 1, b"k", b"v", [("n" * name_bytes, content)] * count)])
+    limit = frames.content_bytes(frame.keys[0], frame.values[0], frame.headers and frame.headers[0])
+    assert not frames.is_oversized(frame, limit)
+    assert ring.frame_bytes(len(frames.encode(frame))) <= limit + FRAME_OVERHEAD_BYTES
 
 
 def test_a_skipped_frame_offers_nothing_but_keeps_its_offsets():

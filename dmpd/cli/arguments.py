@@ -1,7 +1,13 @@
-"""Numbers on a command line, with the words that say what was expected."""
+"""Numbers and addresses on a command line, with the words that say what was expected."""
 
 import argparse
 import math
+from typing import Final
+
+from dmpd.runtime.health import BindError, parse_bind
+
+PARTITION_MAX: Final = (1 << 31) - 1
+"""Kafka's own."""
 
 
 def seconds(text: str) -> float:
@@ -23,6 +29,23 @@ def count(text: str) -> int:
     if not 1 <= number <= 100_000:
         raise argparse.ArgumentTypeError(f"expected 1 to 100000, got {text!r}")
     return number
+
+
+def partition(text: str) -> int:
+    """A partition of a topic, by its number."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PARTITION_MAX)) else -1
+    if not 0 <= number <= PARTITION_MAX:
+        raise argparse.ArgumentTypeError(f"expected a partition, 0 to {PARTITION_MAX}, got {text[:40]!r}")
+    return number
+
+
+def bind(text: str) -> str:
+    """Where a health server listens."""
+    try:
+        parse_bind(text)
+    except BindError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _number(text: str, *, what: str, high: float = math.inf) -> float:

@@ -5,8 +5,8 @@ is. Records that it gives up, or that kill it, go to the dead-letter topic, whic
 TERM ends it when everything fetched is handled and committed; a second one at once.
 
 Exit codes: 0 drained after TERM or Ctrl-C, 64 wrong usage, 69 Kafka does not answer, 70 an error of ours (start it
-again), 78 the handler cannot be imported, there is no such topic, or the configuration or Kafka's credentials are
-wrong.
+again), 78 the handler cannot be imported, there is no such topic, nobody can listen at --health (or another does), or
+the configuration or Kafka's credentials are wrong.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from dmpd.cli.arguments import bind
 from dmpd.runtime import log
-from dmpd.runtime.config import load
+from dmpd.runtime.config import ConfigError, load
 from dmpd.stream import standalone
 from dmpd.stream.standalone import StreamConfig
 
@@ -31,7 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="Kafka; default 127.0.0.1:9092, or what --config says")
     parser.add_argument("--dead-letter-topic", metavar="TOPIC", help="default: the topic's name with .dead behind it")
     parser.add_argument("--argument", default="", metavar="TEXT", help="given to the function, as bytes")
-    parser.add_argument("--health", metavar="HOST:PORT", help="serve /healthz /readyz /metrics /status there")
+    parser.add_argument(
+        "--health",
+        type=bind,
+        metavar="BIND",
+        help="serve /healthz /readyz /metrics /status and dmpctl there: host:port or unix:/path",
+    )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML with sections kafka, stream, log: credentials, bounds"
     )
@@ -49,5 +55,8 @@ def config_of(args: argparse.Namespace) -> StreamConfig:
     config = StreamConfig() if args.config is None else load(args.config, StreamConfig)
     dead = args.dead_letter_topic or f"{args.topic}.dead"
     kafka = config.kafka if args.bootstrap is None else replace(config.kafka, bootstrap_servers=args.bootstrap)
-    stream = replace(config.stream, topic=args.topic, group=args.group, dead_letter_topic=dead)
+    try:
+        stream = replace(config.stream, topic=args.topic, group=args.group, dead_letter_topic=dead)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
     return replace(config, kafka=kafka, stream=stream)

@@ -24,7 +24,11 @@ from dmpd.runtime.lifecycle import Lifecycle
 
 _UNIX: Final = "unix:"
 
+_PORT_MAX: Final = 65_535
+_PORT_DIGITS: Final = 5
+
 _BODY_BYTES_MAX: Final = 64 * 1024
+_DISCARD_BYTES_MAX: Final = 1 << 20
 _JSON: Final = "application/json"
 
 _log = logging.getLogger(__name__)
@@ -44,6 +48,23 @@ class ActionRefusedError(Exception):
         self.sentence = sentence
 
 
+class BindError(Exception):
+    """A health server cannot listen where it should; the text says where and why."""
+
+
+def parse_bind(text: str) -> Path | tuple[str, int]:
+    """The socket's path of ``unix:/path``, or host and port of ``host:port``. Raises ``BindError``."""
+    if text.startswith(_UNIX):
+        path = text.removeprefix(_UNIX)
+        if not path or "\0" in path:
+            raise BindError(f"expected unix:/path, got {text!r}")
+        return Path(path)
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and int(port) <= _PORT_MAX):
+        raise BindError(f"expected host:port (0 to {_PORT_MAX}) or unix:/path, got {text!r}")
+    return host, int(port)
+
+
 class HealthServer:
     """Answers from ``start`` to ``stop``. ``status`` is called on the server's thread: it only reads.
 
@@ -58,7 +79,11 @@ class HealthServer:
     def __init__(
         self, bind: str, lifecycle: Lifecycle, status: Status, *, actions: Mapping[str, Action] | None = None
     ) -> None:
-        """``bind``: ``host:port`` (port 0 = a free one) or ``unix:/path``, made with mode 0660."""
+        """``bind``: ``host:port`` (port 0 = a free one) or ``unix:/path``, made with mode 0660.
+
+        Raises:
+            BindError: Nobody can listen there, or somebody does already.
+        """
         self._actions: Mapping[str, Action] = {"/drain": self._drain} | dict(actions or {})
         self._lifecycle = lifecycle
         self._status = status
@@ -71,17 +96,18 @@ class HealthServer:
             def act(self, path: str, arguments: Mapping[str, Any]) -> tuple[int, str, bytes]:
                 return server._act(path, arguments)
 
-        self._unix_path = Path(bind.removeprefix(_UNIX)) if bind.startswith(_UNIX) else None
+        where = parse_bind(bind)
+        self._unix_path = where if isinstance(where, Path) else None
         self._server: socketserver.BaseServer
-        if self._unix_path is not None:
-            self._unix_path.unlink(missing_ok=True)
-            self._server = _UnixServer(str(self._unix_path), Handler)
-            self._unix_path.chmod(0o660)
-            self.address = bind
-        else:
-            host, _, port = bind.rpartition(":")
-            self._server = _TcpServer((host, int(port)), Handler)
-            self.address = f"{host}:{self._server.server_address[1]}"
+        try:
+            if isinstance(where, Path):
+                self._server = _unix_server(where, Handler)
+                self.address = bind
+            else:
+                self._server = _TcpServer(where, Handler)
+                self.address = f"{where[0]}:{self._server.server_address[1]}"
+        except (OSError, UnicodeError) as error:  # a host's name that is too long is a UnicodeError
+            raise BindError(f"cannot listen at {bind}: {getattr(error, 'strerror', None) or error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
 
     def start(self) -> None:
@@ -175,8 +201,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _asked(self) -> tuple[int, str, bytes]:
         try:
+            body = self._body()  # also of who is refused: one that still sends would find the door shut, not the answer
             self._check_asker()
-            arguments = self._arguments()
+            arguments = _arguments_in(body)
         except ActionRefusedError as refusal:
             _log.warning("POST %s refused: %s", self.path, refusal.sentence)
             return _refused(refusal.code, refusal.sentence)
@@ -192,19 +219,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if host != "localhost" and not _is_loopback(host):
             raise ActionRefusedError(403, f"expected localhost or 127.0.0.1 as Host, got {host}")
 
-    def _arguments(self) -> Mapping[str, Any]:
-        """The body, a JSON object; none is an empty one. Raises ``ActionRefusedError``."""
+    def _body(self) -> bytes:
+        """What the asker sends, up to the limit. Raises ``ActionRefusedError``."""
         length = self.headers.get("Content-Length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > _BODY_BYTES_MAX:
+        is_number = length.isascii() and length.isdigit() and len(length) < 20
+        if not is_number or int(length) > _BODY_BYTES_MAX:
+            self._discard(int(length) if is_number else 0)
             raise ActionRefusedError(413, f"expected Content-Length up to {_BODY_BYTES_MAX}, got {length[:20]}")
-        body = self.rfile.read(int(length))
-        try:
-            arguments = orjson.loads(body) if body else {}
-        except orjson.JSONDecodeError as error:
-            raise ActionRefusedError(400, f"the body is no JSON: {error}") from error
-        if not isinstance(arguments, dict):
-            raise ActionRefusedError(400, "expected a JSON object as body")
-        return arguments
+        return self.rfile.read(int(length))
+
+    def _discard(self, length: int) -> None:
+        left = min(length, _DISCARD_BYTES_MAX)
+        while left > 0:
+            piece = self.rfile.read(min(left, _BODY_BYTES_MAX))
+            if not piece:
+                return
+            left -= len(piece)
 
     def _reply(self, answer: Callable[[], tuple[int, str, bytes]]) -> None:
         try:
@@ -223,6 +253,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
         _log.debug(format, *args)
+
+
+def _arguments_in(body: bytes) -> Mapping[str, Any]:
+    """The body, a JSON object; none is an empty one. Raises ``ActionRefusedError``."""
+    try:
+        arguments = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError as error:
+        raise ActionRefusedError(400, f"the body is no JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise ActionRefusedError(400, "expected a JSON object as body")
+    return arguments
 
 
 def _host_of(header: str) -> str:
@@ -246,6 +287,15 @@ class _TcpServer(http.server.ThreadingHTTPServer):
 class _UnixServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 16
+
+
+def _unix_server(path: Path, handler: type[_Handler]) -> _UnixServer:
+    """In place of a socket that a former process left; nothing but a socket is removed. Raises ``OSError``."""
+    if path.is_socket():
+        path.unlink(missing_ok=True)
+    server = _UnixServer(str(path), handler)
+    path.chmod(0o660)
+    return server
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -15,7 +15,7 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     topic: Annotated[str, Meta(min_length=1)] = "dmp.info"
     """Kafka topic to process. Changing it changes what is processed; offsets are kept per group and topic."""
     dead_letter_topic: Annotated[str, Meta(min_length=1)] = "dmp.info.dead"
-    """Kafka topic that receives what the handler gave up, with the reason in headers."""
+    """Kafka topic that receives what the handler gave up, with the reason in headers. Never the topic itself."""
     dead_letters_per_source_per_minute: PositiveInt = 1000
     """Most dead letters that one source (what that is, the program says; else the key) may cause in a minute. What is
     over it is judged, counted and sampled (every 1000th), not produced."""
@@ -68,6 +68,11 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Longest wait before a dead worker is replaced."""
 
     def __post_init__(self) -> None:
+        if self.dead_letter_topic == self.topic:
+            raise ValueError(
+                f"dead_letter_topic: expected another topic than the one that is processed, got {self.topic} for both:"
+                " its dead letters would be processed too, and make dead letters for ever"
+            )
         if self.ring_bytes < 4 * self.max_record_bytes:
             raise ValueError(f"ring_bytes: expected at least 4 x max_record_bytes ({4 * self.max_record_bytes})")
         milder_s = max(self.stuck_timeout_s, self.sink_silence_timeout_s, self.fetch_silence_timeout_s)

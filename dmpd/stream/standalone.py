@@ -7,7 +7,7 @@ from confluent_kafka import KafkaException
 from msgspec import Struct
 
 from dmpd.runtime import exit_codes, kafka_admin
-from dmpd.runtime.health import HealthServer
+from dmpd.runtime.health import BindError, HealthServer
 from dmpd.runtime.kafka import KafkaRefusedError, ensure_reachable
 from dmpd.runtime.kafka_admin import TopicSpec
 from dmpd.runtime.lifecycle import Lifecycle
@@ -61,7 +61,11 @@ def run(
     status, control = StreamStatus(), Control()
     health = None
     if health_bind is not None:
-        health = HealthServer(health_bind, lifecycle, status.snapshot, actions=control.actions())
+        try:
+            health = HealthServer(health_bind, lifecycle, status.snapshot, actions=control.actions())
+        except BindError as error:
+            _log.error("health: %s", error)
+            return exit_codes.CONFIG
         health.start()
         _log.info("health at %s", health.address)
     try:

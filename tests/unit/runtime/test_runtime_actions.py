@@ -1,9 +1,12 @@
 """What a daemon is asked to do by POST, and by whom it lets itself be asked."""
 
+import contextlib
 import http.client
 import json
 import os
+import select
 import signal
+import socket
 
 import pytest
 
@@ -53,11 +56,18 @@ def post(server, path="/add", body=b'{"a": 1, "b": 2}', **headers):
         connection = health._UnixConnection(bind.removeprefix("unix:"), 5.0)
     else:
         connection = http.client.HTTPConnection(bind, timeout=5.0)
-    connection.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    answer = connection.getresponse()
-    found = answer.status, json.loads(answer.read())
-    connection.close()
-    return found
+    with contextlib.closing(connection):
+        connection.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def connected(bind):
+    asker = socket.socket(socket.AF_UNIX if bind.startswith("unix:") else socket.AF_INET)
+    asker.settimeout(30)
+    host, _, port = bind.rpartition(":")
+    asker.connect(bind.removeprefix("unix:") if bind.startswith("unix:") else (host, int(port)))
+    return asker
 
 
 def test_an_action_gets_its_arguments_and_answers(server):
@@ -82,6 +92,19 @@ def test_a_name_that_was_made_to_point_to_us_is_refused(server):
     assert (code, answer) == (403, {"error": "expected localhost or 127.0.0.1 as Host, got evil.example"})
     for host in ("localhost:9102", "127.0.0.1", "[::1]:9102"):
         assert post(server, Host=host, **JSON_HEADER)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "length", "code"), [(b"Host: evil.example\r\n", 9, b"403"), (b"", 1 << 20, b"413"), (b"", 9, b"415")]
+)
+def test_who_is_refused_while_he_still_sends_gets_the_answer(server, head, length, code):
+    """A server that answers and closes before the body came breaks the asker's pipe: the answer is never read."""
+    json_header = b"" if code == b"415" else b"Content-Type: application/json\r\n"
+    with connected(server.address) as asker:
+        asker.sendall(b"POST /add HTTP/1.0\r\n%s%sContent-Length: %d\r\n\r\n" % (head, json_header, length))
+        assert select.select([asker], [], [], 0.5)[0] == []
+        asker.sendall(b" " * length)
+        assert asker.makefile("rb").readline().split()[1] == code
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0"])

@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -115,7 +116,9 @@ def test_health_survives_a_status_that_raises(tmp_path, caplog):
 
 def test_health_server_takes_over_the_socket_of_a_dead_one(tmp_path):
     path = tmp_path / "h.sock"
-    path.touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert path.is_socket()
     server = HealthServer(f"unix:{path}", Lifecycle("test"), dict)
     server.start()
     assert health.fetch(server.address, "/healthz")[0] == 200

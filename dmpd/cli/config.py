@@ -40,13 +40,19 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             )
 
 
-def add_config_argument(parser: argparse.ArgumentParser, *, lab: bool = False) -> None:
-    """``--config FILE``; default: ``DMPD_CONFIG``, /etc/dmpd/dmpd.yaml, or (``lab``) that of the lab that runs."""
+def default_config(*, lab: bool = False) -> Path:
+    """``DMPD_CONFIG``, /etc/dmpd/dmpd.yaml, or (``lab``) that of the lab that runs."""
     default = Path(os.environ.get("DMPD_CONFIG", DEFAULT_CONFIG))
     if lab and "DMPD_CONFIG" not in os.environ and not default.exists():
         from dmpd.cli import this_lab  # noqa: PLC0415 - the lab's libraries are not installed everywhere
 
         default = this_lab.config() or default
+    return default
+
+
+def add_config_argument(parser: argparse.ArgumentParser, *, lab: bool = False) -> None:
+    """``--config FILE``; its default is ``default_config``."""
+    default = default_config(lab=lab)
     parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"default {default}")
 
 

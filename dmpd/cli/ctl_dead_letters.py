@@ -1,12 +1,14 @@
 """``dmpctl dead-letters``: what could not be used, and why; and the way back once the cause is gone.
 
+Those of the cloud, by its configuration; with ``--topic`` those of any topic that ``dmpd stream-run`` processes.
+
 ``list`` shows the newest. ``show PARTITION OFFSET`` prints one whole, by its place in the dead-letter topic.
 ``replay`` produces letters again as they were, to the topic and partition they came from, marked with the header
 ``dmpd-replayed`` (how often), so that one that fails again shows it. To replay twice is harmless: what is old is
-dropped.
+dropped. A letter whose headers name no place in a topic is said, and costs itself alone.
 
-Exit codes: 0 done, 1 no such letter (replay: not all went back), 64 wrong usage, 69 Kafka does not answer, 78 the
-configuration is wrong.
+Exit codes: 0 done, 1 no such letter, or one whose headers name no place in a topic (replay: not all went back), 64
+wrong usage, 69 Kafka does not answer, 78 the configuration is wrong.
 """
 
 import argparse
@@ -18,9 +20,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dmpd.cli import dead_letter_choice as choice
-from dmpd.cli import replay, tables
+from dmpd.cli import dead_letter_place, replay, tables
 from dmpd.cli.arguments import count, rate
-from dmpd.cli.config import CloudConfig, add_config_argument, load_cloud_config
+from dmpd.cli.dead_letter_place import Place
 from dmpd.runtime import exit_codes
 from dmpd.runtime.kafka import Producer
 from dmpd.runtime.kafka_range import Range, RangeReader
@@ -38,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     showing = actions.add_parser("show", help="one whole", description="One dead letter, whole.")
     replaying = actions.add_parser("replay", help="send them back", description="Send dead letters back.")
     for one in (listing, showing, replaying):
-        add_config_argument(one, lab=True)
+        dead_letter_place.add_arguments(one)
         one.add_argument("--json", action="store_true", help="for programs")
     for one in (listing, replaying):
         choice.add_arguments(one)
@@ -54,14 +56,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = load_cloud_config(args)
-    if args.action == "replay" and not _says_which(args):
-        print("dmpctl dead-letters replay: say which: a filter, --letter, or --all", file=sys.stderr)
+    wrong = dead_letter_place.wrong_use(args) or (_wrong_choice(args) if args.action == "replay" else None)
+    if wrong is not None:
+        print(f"dmpctl dead-letters {args.action}: {wrong}", file=sys.stderr)
         return exit_codes.USAGE
-    with contextlib.closing(RangeReader(config.kafka, config.topics.info_dead)) as reader:
+    place = dead_letter_place.place_of(args)
+    with contextlib.closing(RangeReader(place.kafka, place.dead_letter_topic)) as reader:
         if args.action == "list":
             return _list(reader, args)
-        return _show(reader, args) if args.action == "show" else _replay(reader, args, config)
+        return _show(reader, args) if args.action == "show" else _replay(reader, args, place)
 
 
 def _list(reader: RangeReader, args: argparse.Namespace) -> int:
@@ -69,9 +72,12 @@ def _list(reader: RangeReader, args: argparse.Namespace) -> int:
     newest = heapq.nlargest(
         args.limit, choice.letters(reader, chosen, args), key=lambda one: (one.timestamp_ms, one.offset)
     )
+    code = exit_codes.OK if newest and not any(one.impossible for one in newest) else exit_codes.DIFFERENT
+    for letter in newest:
+        _say_impossible(letter)
     if args.json:
         tables.print_json([_as_json(letter) for letter in newest])
-        return exit_codes.OK if newest else exit_codes.DIFFERENT
+        return code
     if newest:
         table = tables.table(_COLUMNS, right=("partition", "offset", "bytes", "replayed"))
         for letter in newest:
@@ -81,11 +87,20 @@ def _list(reader: RangeReader, args: argparse.Namespace) -> int:
         print("no dead letters" + (" of this kind" if left_out or _says_which(args) else ""))
     if left_out:
         print(f"{left_out} older ones were not looked at (--scan)")
-    return exit_codes.OK if newest else exit_codes.DIFFERENT
+    return code
+
+
+def _say_impossible(letter: Letter) -> None:
+    if letter.impossible:
+        print(f"{letter.partition}/{letter.offset}: {tables.printable(letter.impossible)}", file=sys.stderr)
 
 
 def _row(letter: Letter) -> tuple[str, ...]:
-    came_from = "-" if letter.topic is None else f"{letter.topic}/{letter.origin_partition}/{letter.origin_offset}"
+    came_from = (
+        "-"
+        if letter.topic is None
+        else f"{letter.topic}/{_number(letter.origin_partition)}/{_number(letter.origin_offset)}"
+    )
     detail = letter.detail if len(letter.detail) <= _DETAIL_MAX else letter.detail[: _DETAIL_MAX - 1] + "…"
     size = "truncated" if letter.truncated else str(len(letter.value or b""))
     cells = (_at(letter), letter.reason, choice.source_name(letter), came_from, size, letter.replayed or "", detail)
@@ -93,22 +108,32 @@ def _row(letter: Letter) -> tuple[str, ...]:
 
 
 def _at(letter: Letter) -> str:
-    return letter.at or tables.instant(datetime.fromtimestamp(letter.timestamp_ms / 1000, UTC))
+    if letter.at:
+        return letter.at
+    try:
+        return tables.instant(datetime.fromtimestamp(letter.timestamp_ms / 1000, UTC))
+    except (ValueError, OverflowError, OSError):  # a producer may say any time, also one that no calendar has
+        return f"{letter.timestamp_ms} ms"
+
+
+def _number(number: int | None) -> str:
+    return "?" if number is None else str(number)
 
 
 def _show(reader: RangeReader, args: argparse.Namespace) -> int:
     letter = _find(reader, args.letter_partition, args.letter_offset)
     if letter is None:
-        print(f"no dead letter at {args.letter_partition}/{args.letter_offset}", file=sys.stderr)
-        return exit_codes.DIFFERENT
+        return _no_letter(args.letter_partition, args.letter_offset)
+    code = exit_codes.DIFFERENT if letter.impossible else exit_codes.OK
+    _say_impossible(letter)
     if args.json:
         tables.print_json(_as_json(letter))
-        return exit_codes.OK
+        return code
     facts = {
         "letter": f"{letter.partition}/{letter.offset}",
         "given up": f"{_at(letter)} by {letter.by}",
         "reason": f"{letter.reason}: {letter.detail}" if letter.detail else letter.reason,
-        "from": f"{letter.topic} partition {letter.origin_partition} offset {letter.origin_offset}",
+        "from": f"{letter.topic} partition {_number(letter.origin_partition)} offset {_number(letter.origin_offset)}",
         "replayed": f"{letter.replayed} times before" if letter.replayed else "never",
         "key": _readable(letter.key),
     }
@@ -118,22 +143,29 @@ def _show(reader: RangeReader, args: argparse.Namespace) -> int:
         print(f"{tables.printable(name):{width}}  {tables.printable(value)}")
     value = "(truncated: it was too large to be kept)" if letter.truncated else _pretty(letter.value)
     print(f"{'value':{width}}  {len(letter.value or b'')} bytes\n{tables.printable(value, keep=chr(10))}")
-    return exit_codes.OK
+    return code
 
 
-def _replay(reader: RangeReader, args: argparse.Namespace, config: CloudConfig) -> int:
+def _no_letter(partition: int, offset: int) -> int:
+    print(f"no dead letter at {partition}/{offset}", file=sys.stderr)
+    return exit_codes.DIFFERENT
+
+
+def _replay(reader: RangeReader, args: argparse.Namespace, place: Place) -> int:
     if args.letter is not None:
         found = _find(reader, *args.letter)
-        letters, left_out = iter([found] if found is not None else []), 0
+        if found is None:
+            return _no_letter(*args.letter)
+        letters, left_out = iter([found]), 0
     else:
         chosen, left_out = choice.ranges(reader, args)
         letters = choice.letters(reader, chosen, args)
     if args.dry_run:
-        outcome = replay.check(letters, topic=config.topics.info)
+        outcome = replay.check(letters, topic=place.topic)
     else:
-        producer = Producer(config.kafka, "dmpctl-replay", message_max_bytes=config.topics.max_message_bytes)
+        producer = Producer(place.kafka, "dmpctl-replay", message_max_bytes=place.message_bytes_max)
         try:
-            outcome = replay.send(letters, producer, topic=config.topics.info, per_second=args.rate, progress=_progress)
+            outcome = replay.send(letters, producer, topic=place.topic, per_second=args.rate, progress=_progress)
         finally:
             producer.close()
     if args.json:
@@ -198,9 +230,18 @@ def _pretty(value: bytes | None) -> str:
 
 def _place(text: str) -> tuple[int, int]:
     partition, separator, offset = text.partition("/")
-    if not (separator and partition.isdigit() and offset.isdigit()):
+    if not (separator and partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
         raise argparse.ArgumentTypeError(f"expected PARTITION/OFFSET, got {text!r}")
     return int(partition), int(offset)
+
+
+def _wrong_choice(args: argparse.Namespace) -> str | None:
+    if not _says_which(args):
+        return "say which: a filter, --letter, or --all"
+    filters = (args.reason, args.source, args.partition, args.since)
+    if args.letter is not None and (args.all or any(one is not None for one in filters)):
+        return "--letter is one letter: it goes with no filter and not with --all"
+    return None
 
 
 def _says_which(args: argparse.Namespace) -> bool:

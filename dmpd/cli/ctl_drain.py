@@ -1,7 +1,8 @@
-"""``dmpctl drain PROGRAM``: end a daemon of the cloud in order, and wait until it has ended.
+"""``dmpctl drain PROGRAM | --at BIND``: end a daemon in order, and wait until it has ended.
 
 What TERM does: it accepts no more, finishes what it has, and ends within its own deadline. Under supervisord it stays
-EXITED until ``supervisorctl start``. A router's own daemon is drained by ``supervisorctl stop`` there.
+EXITED until ``supervisorctl start``. ``--at`` drains whatever listens there, also a ``dmpd stream-run --health BIND``.
+A router's own daemon is drained by ``supervisorctl stop`` there.
 
 Exit codes: 0 it has ended, 1 it did not within --timeout, 64 wrong usage, 69 no daemon answers, 78 the configuration is
 wrong.
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dmpd.cli import daemons, tables
-from dmpd.cli.arguments import seconds
+from dmpd.cli.arguments import bind, seconds
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.runtime import exit_codes
 
@@ -24,42 +25,50 @@ _SAY_EVERY_S: Final = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("program", choices=daemons.PROGRAMS, help="which daemon of this machine")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "program", nargs="?", metavar="PROGRAM", choices=daemons.PROGRAMS, help=" or ".join(daemons.PROGRAMS)
+    )
+    which.add_argument(
+        "--at", type=bind, metavar="BIND", help="host:port or unix:/path of any daemon's health server on this machine"
+    )
     add_config_argument(parser, lab=True)
     parser.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="for its end (default 60 s)")
     parser.add_argument("--json", action="store_true", help="for programs: one line at the end")
 
 
 def run(args: argparse.Namespace) -> int:
-    bind = daemons.bind_of(load_cloud_config(args), args.program)
-    before = daemons.status(bind)
+    at = args.at or daemons.bind_of(load_cloud_config(args), args.program)
+    before = daemons.status(at)
+    name = args.program or str(before.get("program", at))
     try:
-        daemons.order(bind, "/drain")
+        daemons.order(at, "/drain")
     except daemons.RefusedError as error:
         print(f"dmpctl drain: {error}", file=sys.stderr)
         return exit_codes.DIFFERENT
     started_s = time.monotonic()
-    ended, left = _wait(bind, before, args, started_s)
+    ended, left = _wait(at, before, args, started_s)
     took_s = time.monotonic() - started_s
     if args.json:
-        tables.print_json({"program": args.program, "ended": ended, "seconds": round(took_s, 1), "left": left})
+        tables.print_json({"program": name, "ended": ended, "seconds": round(took_s, 1), "left": left})
     elif ended:
-        print(f"{args.program} has ended after {took_s:.1f} s; start it again with: supervisorctl start {args.program}")
+        again = f"; start it again with: supervisorctl start {args.program}" if args.program else ""
+        print(f"{name} has ended after {took_s:.1f} s{again}")
     else:
         print(
-            f"dmpctl drain: {args.program} has not ended within {args.timeout:g} s ({left}); it goes on draining until"
+            f"dmpctl drain: {name} has not ended within {args.timeout:g} s ({left}); it goes on draining until"
             " its own deadline, a second TERM ends it at once",
             file=sys.stderr,
         )
     return exit_codes.OK if ended else exit_codes.DIFFERENT
 
 
-def _wait(bind: str, before: Mapping[str, Any], args: argparse.Namespace, started_s: float) -> tuple[bool, str]:
+def _wait(at: str, before: Mapping[str, Any], args: argparse.Namespace, started_s: float) -> tuple[bool, str]:
     """Until it has ended or the time is over; says what is left meanwhile. Returns whether, and what was left last."""
     left, said, say_at_s = left_of(before), "", 0.0
     while time.monotonic() - started_s < args.timeout:
         try:
-            now = daemons.status(bind)
+            now = daemons.status(at)
         except daemons.DaemonGoneError:
             return True, left
         if now.get("pid") != before.get("pid"):

@@ -17,6 +17,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from dmpd.cli import daemons, tables
+from dmpd.cli.arguments import bind, partition
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.runtime import exit_codes
 
@@ -39,21 +40,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         add_config_argument(one, lab=True)
         one.add_argument(
-            "--at", metavar="BIND", help="host:port or unix:/path of any stream's health server on this machine"
+            "--at",
+            type=bind,
+            metavar="BIND",
+            help="host:port or unix:/path of any stream's health server on this machine",
         )
         which = one.add_mutually_exclusive_group(required=name != "status")
-        which.add_argument("--partition", type=int, metavar="N", help="only this one")
+        which.add_argument("--partition", type=partition, metavar="N", help="only this one")
         which.add_argument("--all", action="store_true", help="all that the instance here owns")
         one.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    bind = args.at or daemons.bind_of(load_cloud_config(args), _PROGRAM)
-    return _status(bind, args) if args.action == "status" else _order(bind, args)
+    at = args.at or daemons.bind_of(load_cloud_config(args), _PROGRAM)
+    return _status(at, args) if args.action == "status" else _order(at, args)
 
 
-def _status(bind: str, args: argparse.Namespace) -> int:
-    said = daemons.status(bind)
+def _status(at: str, args: argparse.Namespace) -> int:
+    said = daemons.status(at)
     partitions: dict[str, dict[str, Any]] = said.get("partitions", {})
     if args.partition is not None:
         partitions = {number: one for number, one in partitions.items() if number == str(args.partition)}
@@ -107,10 +111,10 @@ def _why(halted_by: Mapping[str, Any]) -> str:
     return f"{halted_by['invalid']} of its last 1000 records are invalid, from {sources}"
 
 
-def _order(bind: str, args: argparse.Namespace) -> int:
+def _order(at: str, args: argparse.Namespace) -> int:
     target = {"all": True} if args.all else {"partition": args.partition}
     try:
-        results = daemons.order(bind, f"/stream/{args.action}", target)["partitions"]
+        results = daemons.order(at, f"/stream/{args.action}", target)["partitions"]
     except daemons.RefusedError as error:
         print(f"dmpctl stream {args.action}: {error}", file=sys.stderr)
         return exit_codes.DIFFERENT
@@ -119,5 +123,5 @@ def _order(bind: str, args: argparse.Namespace) -> int:
     else:
         for number, result in results.items():
             print(f"partition {number}: {result['said']}")
-    done = args.all or args.action != "skip" or results[str(args.partition)]["changed"]
+    done = args.action != "skip" or any(result["changed"] for result in results.values())
     return exit_codes.OK if done else exit_codes.DIFFERENT

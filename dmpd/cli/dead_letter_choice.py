@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from dmpd.cli.arguments import count
+from dmpd.cli.arguments import count, partition
 from dmpd.cloud_registry.source import source_of
 from dmpd.runtime.kafka_range import Range, RangeReader
 from dmpd.runtime.kafka_reader import ReadRecord
@@ -20,7 +20,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="R", help="only with this reason")
     parser.add_argument("--source", metavar="S", help="only of this source (RAE)")
-    parser.add_argument("--partition", type=int, metavar="N", help="only records of this partition")
+    parser.add_argument("--partition", type=partition, metavar="N", help="only records of this partition")
     parser.add_argument(
         "--since", type=since, metavar="WHEN", help="only since then: 30m, 2h, 3d, or 2026-11-25T04:00:00Z"
     )

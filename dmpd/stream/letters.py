@@ -1,11 +1,18 @@
 """Dead letters as they are read back, and what a replay makes of one: pure. The other side of ``dead_letters``."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from dmpd.stream.dead_letters import PREFIX, REPLAYED
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+_PARTITION_MAX: Final = (1 << 31) - 1
+_OFFSET_MAX: Final = (1 << 63) - 1
+_HIGHEST: Final = {"dmpd-partition": _PARTITION_MAX, "dmpd-offset": _OFFSET_MAX}
+"""Kafka's own: the client takes no larger ones."""
+_DIGITS_MAX: Final = 19
+_SHOWN_MAX: Final = 40
 
 
 class Letter(NamedTuple):
@@ -25,6 +32,8 @@ class Letter(NamedTuple):
     """Where the record stood, with the next two."""
     origin_partition: int | None
     origin_offset: int | None
+    impossible: str
+    """What the headers say of that place and cannot be, in one sentence; empty = nothing."""
     truncated: bool
     """Its value was too large to be kept."""
     replayed: int
@@ -55,6 +64,7 @@ def letter_of(
     """Read one back. Anybody may write into the topic, so nothing about the headers is taken for granted."""
     said = {name: (content or b"").decode(errors="replace") for name, content in headers if name.startswith(PREFIX)}
     nulls = said.get("dmpd-null", "").split(",")
+    place, impossible = _place(said)
     return Letter(
         partition=partition,
         offset=offset,
@@ -64,10 +74,11 @@ def letter_of(
         detail=said.get("dmpd-detail", ""),
         by=said.get("dmpd-by", ""),
         topic=said.get("dmpd-topic"),
-        origin_partition=_number(said.get("dmpd-partition")),
-        origin_offset=_number(said.get("dmpd-offset")),
+        origin_partition=place["dmpd-partition"],
+        origin_offset=place["dmpd-offset"],
+        impossible=impossible,
         truncated="dmpd-truncated" in said,
-        replayed=_number(said.get(REPLAYED)) or 0,
+        replayed=_number(said.get(REPLAYED), _OFFSET_MAX) or 0,
         key=None if "key" in nulls else key,
         value=None if "value" in nulls else value,
         headers=[(name, content or b"") for name, content in headers if not name.startswith(PREFIX)],
@@ -84,6 +95,8 @@ def replay_of(letter: Letter, *, topic: str) -> Replay:
     """
     if letter.truncated:
         raise NotReplayableError("its value was too large to be kept (dmpd-truncated): only its producer has it")
+    if letter.impossible:
+        raise NotReplayableError(letter.impossible)
     if letter.topic is None or letter.origin_partition is None:
         by = f" by {letter.by}" if letter.by else ""
         raise NotReplayableError(
@@ -95,5 +108,15 @@ def replay_of(letter: Letter, *, topic: str) -> Replay:
     return Replay(letter.topic, letter.origin_partition, letter.key, letter.value, [*letter.headers, mark])
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else None
+def _place(said: Mapping[str, str]) -> tuple[dict[str, int | None], str]:
+    """Partition and offset by their headers' names, None = not said; and a sentence if one cannot be."""
+    found = {name: _number(said.get(name), highest) for name, highest in _HIGHEST.items()}
+    wrong = [f"{name} {said[name][:_SHOWN_MAX]!r}" for name, number in found.items() if number is None and name in said]
+    return found, f"its headers name no place in a topic: {', '.join(wrong)}" if wrong else ""
+
+
+def _number(text: str | None, highest: int) -> int | None:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX:
+        return None
+    number = int(text)
+    return number if number <= highest else None

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from dmpd.cli import dmpctl
 from tests.support.standstill import DEAD, TOPIC, Bench, Dmpctl, picture
 from tests.support.stream_daemon import wait_for
 from tests.support.stream_handlers import handled
@@ -37,6 +38,7 @@ def test_an_operators_way_through_a_halt(tmp_path, bench, capsys):
 
         assert ctl("stream", "skip", "--partition", "1") == 1
         assert "only a halted partition is skipped" in ctl.out
+        assert ctl("stream", "resume", "--partition", "1") == 0
         assert ctl("stream", "skip", "--partition", "7") == 1
         assert "partition 7 is not owned here" in ctl.err
         assert ctl("stream", "skip", "--partition", "0") == 0
@@ -109,3 +111,71 @@ def test_what_cannot_go_back_is_refused_with_a_sentence(bench, capsys):
         assert "truncated" in ctl.out
         [null, _] = bench.read_all(TOPIC, 1)
         assert (null.key(), null.value(), null.headers()) == (None, None, [("mine", b"yes"), ("dmpd-replayed", b"1")])
+
+
+def test_a_letter_whose_place_cannot_be_costs_itself_alone(bench, capsys):
+    for place, value in ((b"99999999999", b"lost"), (b"0", b"good")):
+        headers = [("dmpd-reason", b"bad"), ("dmpd-topic", b"t"), ("dmpd-partition", place), ("dmpd-offset", b"7")]
+        bench.producer.produce(DEAD, value, b"s0/1", headers=headers)
+    assert bench.producer.flush(30) == 0
+    with bench.daemon() as stream:
+        ctl = Dmpctl(bench.config(stream), capsys)
+        sentence = "0/0: its headers name no place in a topic: dmpd-partition '99999999999'"
+        assert ctl("dead-letters", "list") == 1
+        assert sentence in ctl.err
+        assert "t/?/7" in ctl.out
+        assert "t/0/7" in ctl.out
+        assert ctl("dead-letters", "list", "--json", "--partition", "0") == 0
+        assert ctl("dead-letters", "show", "0", "0") == 1
+        assert sentence in ctl.err
+        assert "t partition ? offset 7" in ctl.out
+        assert ctl("dead-letters", "replay", "--all", "--dry-run") == 1
+        assert "1 would go back, 1 cannot" in ctl.out
+        assert ctl("dead-letters", "replay", "--reason", "bad") == 1
+        assert sentence in ctl.out
+        assert "1 went back, 1 cannot" in ctl.out
+    assert [one.value() for one in bench.read_all(TOPIC)] == [b"good"]
+
+
+def test_what_cannot_be_done_is_a_sentence_and_its_code(bench, capsys):
+    with bench.daemon() as stream:
+        ctl = Dmpctl(bench.config(stream), capsys)
+        wait_for(lambda: len(stream.status["partitions"]) == 2, lambda: stream.log)
+        assert ctl("stream", "skip", "--all") == 1
+        assert "partition 1: is running: only a halted partition is skipped" in ctl.out
+        assert ctl("stream", "resume", "--all") == 0
+        assert ctl("dead-letters", "replay", "--letter", "0/99999999") == 1
+        assert (ctl.out, ctl.err) == ("", "no dead letter at 0/99999999\n")
+        assert ctl("dead-letters", "replay", "--letter", "0/0", "--reason", "bad") == 64
+        assert "--letter is one letter" in ctl.err
+        assert ctl("dead-letters", "list", "--bootstrap", bench.cluster.bootstrap) == 64
+        assert "go with --topic" in ctl.err
+    for words in (["stream", "skip", "--partition", "9" * 23], ["stream", "status", "--at", "foo"]):
+        with pytest.raises(SystemExit) as ended:
+            dmpctl.main(words)
+        assert ended.value.code == 64
+        assert ": expected " in capsys.readouterr().err
+
+
+def test_any_streams_letters_are_read_and_any_stream_is_drained(bench, capsys, monkeypatch):
+    """As of a ``dmpd stream-run --health``: there is no configuration of the cloud at all."""
+    monkeypatch.setenv("DMPD_CONFIG", str(bench.folder / "absent.yaml"))
+    where = ["--topic", TOPIC, "--bootstrap", bench.cluster.bootstrap]
+    with bench.daemon() as stream:
+        bench.produce(["bad"])
+        wait_for(lambda: picture(stream).get("dead_letters") == 1, lambda: stream.log)
+        assert dmpctl.main(["dead-letters", "list", "--json", *where]) == 0
+        [letter] = json.loads(capsys.readouterr().out)
+        assert (letter["reason"], letter["origin_offset"]) == ("bad", 0)
+        assert dmpctl.main(["dead-letters", "replay", "--all", *where]) == 0
+        wait_for(lambda: bench.committed(0) == 2, lambda: stream.log)
+        assert dmpctl.main(["dead-letters", "show", "0", "1", *where, "--dead-letter-topic", DEAD]) == 0
+        assert "replayed  1 times before" in capsys.readouterr().out
+        assert dmpctl.main(["dead-letters", "list", *where, "--dead-letter-topic", TOPIC]) == 78
+        ended = []
+        thread = threading.Thread(target=lambda: ended.append(stream.exit_code()))
+        thread.start()
+        assert dmpctl.main(["drain", "--at", stream.bind]) == 0
+        thread.join()
+        assert ended == [0], stream.log
+        assert "has ended after" in capsys.readouterr().out

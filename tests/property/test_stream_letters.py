@@ -44,12 +44,30 @@ def test_a_truncated_letter_does_not_go_back():
         replay_of(letter, topic="t")
 
 
+IMPOSSIBLE = [b"99999999999", b"2147483648", b"-1", b"1.5", b"x", b"", b"\xff", "\u0663".encode(), b"9" * 5000]
+
+
+@pytest.mark.parametrize("said", IMPOSSIBLE)
+@pytest.mark.parametrize("name", ["dmpd-partition", "dmpd-offset"])
+def test_a_place_that_cannot_be_is_said_and_costs_its_letter(name, said):
+    headers = {"dmpd-topic": b"t", "dmpd-partition": b"3", "dmpd-offset": b"99"} | {name: said}
+    letter = letter_of(0, 1, 2, b"k", b"v", list(headers.items()))
+    if name == "dmpd-offset" and said.startswith((b"999999999", b"2147")) and len(said) < 20:
+        assert (letter.impossible, letter.origin_offset) == ("", int(said))
+        assert replay_of(letter, topic="t").partition == 3
+        return
+    assert letter.impossible.startswith(f"its headers name no place in a topic: {name} ")
+    assert len(letter.impossible) < 120
+    with pytest.raises(NotReplayableError, match="its headers name no place in a topic"):
+        replay_of(letter, topic="t")
+
+
 @given(
     st.lists(
         st.tuples(
             st.text(max_size=12)
             | st.sampled_from(["dmpd-partition", "dmpd-offset", "dmpd-replayed", "dmpd-topic", "dmpd-null"]),
-            CONTENT,
+            CONTENT | st.integers().map(lambda number: b"%d" % number),
         )
     )
 )
@@ -59,7 +77,7 @@ def test_whatever_headers_a_letter_has_it_can_be_read(headers):
         replay = replay_of(letter, topic="t")
     except NotReplayableError:
         return
-    assert (replay.topic, replay.partition >= 0) == ("t", True)
+    assert (replay.topic, 0 <= replay.partition < 2**31) == ("t", True)
 
 
 def test_a_letter_goes_back_to_no_topic_but_ours():

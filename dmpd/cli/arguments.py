@@ -4,7 +4,8 @@ import argparse
 import math
 from typing import Final
 
-from dmpd.runtime.health import BindError, parse_bind
+from dmpd.runtime.errors import BindError
+from dmpd.runtime.health import parse_bind
 
 PARTITION_MAX: Final = (1 << 31) - 1
 """Kafka's own."""

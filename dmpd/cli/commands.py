@@ -13,7 +13,7 @@ from dmpd import __version__
 from dmpd.cli.config import refuse_config
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError
-from dmpd.runtime.errors import UnavailableError
+from dmpd.runtime.errors import BindError, UnavailableError
 
 
 class Command(Protocol):
@@ -55,6 +55,9 @@ def run(program: str, about: str, commands: Mapping[str, str], argv: Sequence[st
     except UnavailableError as error:
         print(f"{program} {args.command}: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE
+    except BindError as error:  # maybe a former instance that has not ended yet: supervisord tries again
+        print(f"{program} {args.command}: {error}", file=sys.stderr)
+        return exit_codes.INTERNAL
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return exit_codes.OK

@@ -20,6 +20,7 @@ import msgspec
 import orjson
 
 from dmpd.runtime import metrics
+from dmpd.runtime.errors import BindError
 from dmpd.runtime.lifecycle import Lifecycle
 
 _UNIX: Final = "unix:"
@@ -46,10 +47,6 @@ class ActionRefusedError(Exception):
         super().__init__(code, sentence)
         self.code = code
         self.sentence = sentence
-
-
-class BindError(Exception):
-    """A health server cannot listen where it should; the text says where and why."""
 
 
 def parse_bind(text: str) -> Path | tuple[str, int]:

@@ -7,7 +7,8 @@ from confluent_kafka import KafkaException
 from msgspec import Struct
 
 from dmpd.runtime import exit_codes, kafka_admin
-from dmpd.runtime.health import BindError, HealthServer
+from dmpd.runtime.errors import BindError
+from dmpd.runtime.health import HealthServer
 from dmpd.runtime.kafka import KafkaRefusedError, ensure_reachable
 from dmpd.runtime.kafka_admin import TopicSpec
 from dmpd.runtime.lifecycle import Lifecycle

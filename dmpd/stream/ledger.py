@@ -84,14 +84,20 @@ class Ledger:
         """Everything before ``position`` is handled.
 
         Raises:
-            PositionError: It lies before an earlier release, behind what was placed, or in no frame.
+            PositionError: It lies before an earlier release, behind what was placed, or in no frame; without an
+                ``nth`` it is where a frame begins or ends (padding may lie between the two).
         """
         if position < self.released or position > Position(self._published, 0):
             raise PositionError(f"released {position}, expected {self.released} .. {self._published}")
-        if position.nth:
+        border, ended = self.released.frame, 0
+        for end, _ in self._unreleased_ends:
+            if end > position.frame:
+                break
+            border, ended = end, ended + 1
+        if position.nth or (position.frame != border and position.frame not in self._by_position):
             self._frame_of(position)
         self.released = position
-        while self._unreleased_ends and self._unreleased_ends[0][0] <= position.frame:
+        for _ in range(ended):
             self._whole_released = self._unreleased_ends.popleft()[1]
         self.released_records = self._whole_released + position.nth
         self._advance()
@@ -120,6 +126,11 @@ class Ledger:
     @property
     def holds(self) -> int:
         return len(self._holds) - len(self._ended_holds)
+
+    @property
+    def frames(self) -> int:
+        """How many frames the frontier has not passed whole."""
+        return len(self._frames)
 
     @property
     def placed_records(self) -> int:

@@ -71,6 +71,13 @@ class LedgerMachine(RuleBasedStateMachine):
         with pytest.raises(PositionError):
             self.ledger.hold(self.records[self.handled - 1][0])
 
+    @precondition(lambda self: self.handled < len(self.records))
+    @rule(data=st.data(), byte=st.integers(1, 7))
+    def nobody_releases_to_the_middle_of_a_frame(self, data, byte):
+        frame = self.records[data.draw(st.integers(self.handled, len(self.records) - 1))][0].frame
+        with pytest.raises(PositionError):
+            self.ledger.release(Position(frame + byte, 0))
+
     @invariant()
     def what_may_be_committed_is_right(self):
         if not hasattr(self, "ledger"):

@@ -7,6 +7,9 @@ from typing import Final, NamedTuple
 
 FRAME_OVERHEAD_BYTES: Final = 256
 """More than what packing and padding add to a record that is alone in its frame."""
+FRAME_BYTES_MIN: Final = 2048
+"""What a frame counts for at least, on average. The parent's books about one take 600 bytes outside the ring, whatever
+is in it, so that three quarters of a ring of 8 MiB are never more than 2 MiB of books."""
 _AHEAD_S: Final = 1.0
 """Work that is left when a partition is resumed: records come again after 20 to 100 ms, seldom a second. What is left
 beyond that only makes pauses more frequent, and each throws the client's prefetch away."""

@@ -16,7 +16,7 @@ from dmpd.runtime.backoff import Backoff
 from dmpd.stream import frames, ring
 from dmpd.stream.ages import Ages
 from dmpd.stream.committer import Candidate
-from dmpd.stream.flow import Flow, marks_for
+from dmpd.stream.flow import FRAME_BYTES_MIN, Flow, marks_for
 from dmpd.stream.frames import Frame, Position
 from dmpd.stream.handler import Record
 from dmpd.stream.ledger import Ledger
@@ -92,7 +92,8 @@ class Partition:
 
     @property
     def used_bytes(self) -> int:
-        return self.ring.used_bytes + self.held_bytes
+        """What the marks bound: what its records take, or, where records trickle in, the books about their frames."""
+        return max(self.ring.used_bytes + self.held_bytes, self.ledger.frames * FRAME_BYTES_MIN)
 
     @property
     def wants_care(self) -> bool:

@@ -1,7 +1,10 @@
 """One partition's ring and what is placed into it."""
 
+import tracemalloc
+
 import pytest
 
+from dmpd.stream.flow import marks_for
 from dmpd.stream.frames import Frame, Position
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
@@ -40,6 +43,31 @@ def test_what_does_not_fit_is_dropped_and_nothing_behind_it_slips_in(partition):
     assert partition.flow.resumed(1.0) == refused
     partition.place(frame(refused, 10))
     assert partition.next_to_place == refused + 10
+
+
+@pytest.mark.parametrize("size", [20, 300])
+def test_records_that_trickle_in_cost_the_parent_no_more_than_2_mib_a_partition(size):
+    partition = Partition(0, epoch=1, next_offset=0, settings=StreamSettings())
+    partition.flow.marks = marks_for(
+        ring_bytes=8 << 20, max_record_bytes=1 << 20, rate_bytes_per_s=1e9, drain_timeout_s=10
+    )
+    tracemalloc.start()
+    try:
+        offset = 0
+        while partition.flow.seek_offset is None:
+            partition.place(frame(offset, 1, size=size))
+            partition.note_progress(offset / 75)
+            offset += 1
+        books_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert offset > 3000
+    assert books_bytes < 2 << 20
+    assert partition.flow.wants_pause(partition.used_bytes)
+    partition.ledger.release(Position(partition.ring.published, 0))
+    partition.free()
+    assert partition.used_bytes == 0
+    partition.close()
 
 
 def test_what_was_placed_before_is_not_placed_again(partition):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dmpd.cli import replay, tables
+from dmpd.cli import ctl_dead_letters, replay, tables
 from dmpd.cli.dead_letter_choice import since
 from dmpd.runtime.kafka_memory import MemoryKafka, MemoryProducer
 from dmpd.stream.letters import letter_of
@@ -90,3 +90,9 @@ def test_a_terminal_gets_nothing_that_steers_it():
     assert tables.printable("a\x1b[2J\x9bb\u202ec\nd") == "a\\x1b[2J\\x9bb\\u202ec\\nd"
     assert tables.printable("a\n\tb", keep="\n") == "a\n\\tb"
     assert tables.printable("süß 日本") == "süß 日本"
+
+
+@pytest.mark.parametrize("timestamp_ms", [1 << 62, -(1 << 62)])
+def test_a_letter_of_no_calendars_time_is_listed(timestamp_ms):
+    row = ctl_dead_letters._row(letter_of(0, 7, timestamp_ms, b"k", b"v", []))
+    assert row[:3] == ("0", "7", f"{timestamp_ms} ms")

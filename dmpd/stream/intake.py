@@ -74,7 +74,8 @@ class Intake:
         partition.tell_worker()
         placed = partition.ledger.placed_records - before
         metrics.RECORDS.inc(placed)
-        metrics.REFUSED.inc(len(messages) - placed)
+        if placed < len(messages):
+            metrics.REFUSED.inc(len(messages) - placed)
 
     def _drop_foreign(self, number: int, count: int, consumer: StreamConsumer) -> None:
         """Records that came in the same call as a new assignment: which one they belong to cannot be known."""

@@ -41,6 +41,7 @@ _IDLE_POLL_S: Final = 0.05
 """Also bounds how late a signal or a worker's death is seen; above 0.2 s the client would not wake for signals."""
 _BUSY_POLL_S: Final = 0.005
 """While a ring waits for space or a drain for its end."""
+_LISTEN_EVERY_S: Final = 0.005
 _LOOK_EVERY_S: Final = 0.05
 """Between two looks at every partition. Those that get records or whose worker speaks are seen to in each turn."""
 _LOOK_AT_REST_EVERY_S: Final = 0.25
@@ -105,7 +106,7 @@ class Parent:
         self._stop_watch = StopWatch(lifecycle, timeout_s=settings.drain_timeout_s, remainder=self._remainder)
         self._has_joined = False
         self._is_leaving = False
-        self._look_at_s = 0.0
+        self._listen_at_s = self._look_at_s = 0.0
         self._placed: list[Partition] = []
         """Those that got records in this turn."""
         self._status_at_s = 0.0
@@ -139,7 +140,8 @@ class Parent:
     def _turn(self, now_s: float) -> None:
         self._placed = []
         self._fetch_or_rebuild(now_s)
-        spoken = self._workers.listen(self._partitions)
+        now_s = self._clock()  # the client may have waited
+        spoken = self._listen(now_s)
         self._pump(now_s)
         if now_s >= self._look_at_s or self._drain is not None or any(p.wants_care for p in spoken):
             self._look_after_all(now_s)
@@ -150,6 +152,13 @@ class Parent:
             self._status_at_s = now_s
             self._keep_watch(now_s)
             self._report(now_s)
+
+    def _listen(self, now_s: float) -> list[Partition]:
+        """Not in every turn: what workers say frees space and is committed, and no record waits for that."""
+        if now_s < self._listen_at_s and self._drain is None:
+            return []
+        self._listen_at_s = now_s + _LISTEN_EVERY_S
+        return self._workers.listen(self._partitions)
 
     @property
     def _is_at_rest(self) -> bool:

@@ -20,7 +20,7 @@ from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import KafkaSettings
 
 OnDelivery = Callable[[str | None], None]
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 _REFUSALS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001 - the client's own names
 _RECORD_FAULTS: Final = {

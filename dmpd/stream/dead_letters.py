@@ -12,6 +12,10 @@ from dmpd.stream.handler import Record
 PREFIX = "dmpd-"
 REPLAYED = "dmpd-replayed"
 """How often the record was replayed from the dead letters before; the one header of ours that a record keeps."""
+OURS = frozenset(
+    PREFIX + name for name in ("reason", "detail", "by", "topic", "partition", "offset", "at", "truncated", "null")
+)
+"""What a dead letter says about itself. Any other header is the record's."""
 
 
 class OutgoingRecord(NamedTuple):
@@ -20,7 +24,7 @@ class OutgoingRecord(NamedTuple):
     topic: str
     key: bytes
     value: bytes
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Verdict(NamedTuple):
@@ -42,12 +46,10 @@ def dead_letter(
     """The dead letter of ``record``. ``truncated``: without its value, because Kafka refused it with it.
 
     Headers of an earlier life as a dead letter (it was replayed and failed again) give way to the new ones; how often
-    that was stays. A header, key or value that is null becomes empty (dead-letter topics are not compacted, so an empty
-    one deletes nothing) and ``dmpd-null`` says which of key and value were.
+    that was stays. A key or value that is null becomes empty (dead-letter topics are not compacted, so an empty one
+    deletes nothing) and ``dmpd-null`` says which; a header's null stays.
     """
-    headers = [
-        (name, content or b"") for name, content in record.headers if name == REPLAYED or not name.startswith(PREFIX)
-    ]
+    headers = [header for header in record.headers if header[0] not in OURS]
     facts = {
         "reason": verdict.reason,
         "detail": verdict.detail,

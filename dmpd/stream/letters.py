@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dmpd.stream.dead_letters import PREFIX, REPLAYED
+from dmpd.stream.dead_letters import OURS, PREFIX, REPLAYED
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -40,7 +40,7 @@ class Letter(NamedTuple):
     """How often it was replayed before, in vain."""
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, bytes | None]]
     """The record's own."""
 
 
@@ -51,7 +51,7 @@ class Replay(NamedTuple):
     partition: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: list[tuple[str, bytes | None]]
 
 
 class NotReplayableError(Exception):
@@ -81,7 +81,7 @@ def letter_of(
         replayed=_number(said.get(REPLAYED), _OFFSET_MAX) or 0,
         key=None if "key" in nulls else key,
         value=None if "value" in nulls else value,
-        headers=[(name, content or b"") for name, content in headers if not name.startswith(PREFIX)],
+        headers=[header for header in headers if header[0] not in OURS and header[0] != REPLAYED],
     )
 
 

@@ -11,9 +11,9 @@ from dmpd.stream.handler import Record
 from dmpd.stream.letters import NotReplayableError, letter_of, replay_of
 
 AT = datetime(2026, 11, 25, 4, 0, 0, tzinfo=UTC)
-NAMES = st.text(max_size=10).filter(lambda name: not name.startswith("dmpd-"))
-HEADERS = st.lists(st.tuples(NAMES, st.binary(max_size=10)), max_size=4)
 CONTENT = st.none() | st.binary(max_size=20)
+NAMES = st.text(max_size=10) | st.sampled_from(["dmpd-", "dmpd-own", "dmpd-headers-unreadable"])
+HEADERS = st.lists(st.tuples(NAMES, CONTENT), max_size=4)
 
 
 def buried(record, *, partition=3, truncated=False):

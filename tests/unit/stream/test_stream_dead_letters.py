@@ -18,7 +18,7 @@ def test_key_value_and_headers_stay_and_the_reason_is_added():
     assert letter[:3] == ("t.dead", b"k", b"v")
     assert letter.headers == [
         ("mqtt-retain", b"1"),
-        ("empty", b""),
+        ("empty", None),
         ("dmpd-reason", b"bad"),
         ("dmpd-detail", "déjà vu ?".encode()),
         ("dmpd-topic", b"t"),

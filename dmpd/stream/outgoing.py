@@ -70,6 +70,15 @@ class OutgoingRecords:
         return len(self._waiting) + self._in_flight
 
     @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the broker that workers are not to be heard."""
+        return self.backlog > BACKLOG_MAX
+
+    def wait(self, timeout_s: float) -> None:
+        """Take delivery reports; wait for the first up to ``timeout_s``."""
+        self._producer.poll(timeout_s)
+
+    @property
     def fatal(self) -> str | None:
         """Why the producer can never deliver again; None = it can."""
         return self._producer.fatal

@@ -274,7 +274,12 @@ class Parent:
         """How long to wait for Kafka; before that, for the workers, if all is paused and only they can change that."""
         partitions = self._partitions.values()
         if self._drain is not None or self._throttle.is_all_paused:
-            workers.wait(partitions, _BUSY_POLL_S)
+            if (
+                self._outgoing.is_full
+            ):  # workers are not heard: what they said would end the wait at once, again and again
+                self._outgoing.wait(_BUSY_POLL_S)
+            else:
+                workers.wait(partitions, _BUSY_POLL_S)
             return 0.0
         return _BUSY_POLL_S if any(p.waits_for_space for p in partitions) else _IDLE_POLL_S
 

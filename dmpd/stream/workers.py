@@ -16,7 +16,7 @@ from dmpd.stream.ears import Ears
 from dmpd.stream.fork_server import Fork, ForkServer, ForkServerError
 from dmpd.stream.frames import Position
 from dmpd.stream.ledger import PositionError
-from dmpd.stream.outgoing import BACKLOG_MAX, OutgoingRecords
+from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.watchdog import Watchdog
@@ -185,7 +185,7 @@ class Workers:
     @property
     def _is_deaf(self) -> bool:
         """Whether workers are not heard because what they emitted waits for the broker."""
-        return self._outgoing.backlog > BACKLOG_MAX
+        return self._outgoing.is_full
 
     def _suspect(self, partition: Partition, life: WorkerLife) -> bool:
         """After a death while handling: offer less, or give the one left up. Returns whether that moves anything."""

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 from dmpd.runtime.kafka import ProducerQueueFullError
 from dmpd.stream.channel import Emit
 from dmpd.stream.frames import Frame, Position
-from dmpd.stream.outgoing import OutgoingRecords
+from dmpd.stream.outgoing import BACKLOG_MAX, OutgoingRecords
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
 
@@ -154,3 +154,15 @@ def test_an_oversized_record_keeps_its_place(outgoing, producer):
     partition.free()
     assert partition.used_bytes == 0
     partition.close()
+
+
+def test_it_is_full_beyond_its_bound_and_waits_for_reports(outgoing, producer, partition):
+    for _ in range(BACKLOG_MAX):
+        outgoing.emit(partition, Emit("t", b"k", b"v"))
+    assert not outgoing.is_full
+    outgoing.emit(partition, Emit("t", b"k", b"v"))
+    assert outgoing.is_full
+    outgoing.pump(0.0)
+    producer.answer()
+    outgoing.wait(1.0)
+    assert not outgoing.is_full

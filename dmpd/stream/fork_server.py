@@ -92,21 +92,32 @@ class ForkServer:
             HandlerImportError: The handler's module or function cannot be had.
             ForkServerError: The process does not come up.
         """
+        try:
+            self._spawn()
+        except OSError as error:  # no memory, too many processes or descriptors: another time it may go
+            raise ForkServerError(f"no fork server can be started: {error}") from error
+        answer, _ = self._ask(self._hello, [])
+        if answer.error:
+            raise HandlerImportError(answer.error)
+        assert self._socket is not None
+        self._socket.settimeout(_FORK_TIMEOUT_S)
+
+    def _spawn(self) -> None:
+        """Start the process. Raises ``OSError``, and nothing is left."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "dmpd.stream.fork_server", str(theirs.fileno()), str(os.getpid())]
         # Blocked until it ignores them itself: a group's TERM must not end it in between.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         self._socket = ours
         ours.settimeout(_START_TIMEOUT_S)
-        answer, _ = self._ask(self._hello, [])
-        if answer.error:
-            raise HandlerImportError(answer.error)
-        ours.settimeout(_FORK_TIMEOUT_S)
 
     def fork(self, request: Fork, *, ring_fd: int, channel: socket.socket) -> tuple[int, int]:
         """Fork a worker, which gets duplicates of both descriptors. Returns its pid and a pidfd the caller owns."""

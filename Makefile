@@ -12,8 +12,8 @@ demo: setup ## the whole platform with a live view; ONCE=1 runs it through all f
 test: setup ## everything but what is too long for every run; four at a time, because most of them wait
 	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile
 
-test-all: setup ## what is too long for every run
-	@$(BIN)/python -m pytest -m slow
+test-all: setup ## what is too long for every run; three at a time
+	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 check: setup ## format, lint, types, layers
 	@$(BIN)/ruff format --check $(PATHS)

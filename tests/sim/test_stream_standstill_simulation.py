@@ -22,7 +22,7 @@ class Operated(Simulation):
 
     def fault(self, faults):
         super().fault(faults)
-        if self.dice.random() < 0.15:
+        if self.dice.random() < 0.15 and not self.frozen_turns:  # a frozen parent takes no orders
             self.order(self.dice.choice(["pause", "resume", "resume", "skip"]), self.dice.randrange(PARTITIONS))
 
     def order(self, verb, number):

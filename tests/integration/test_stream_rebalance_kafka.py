@@ -38,16 +38,6 @@ def group(tmp_path, kafka, topic):
         yield group
 
 
-def end(group, load, *names):
-    load.stop()
-    group.check_all_handled(load.counts)
-    for name in names:
-        group.instances[name].terminate()
-    for name in names:
-        assert group.instances[name].exit_code() == 0, group.log()
-    assert group.committed() == load.counts
-
-
 @pytest.mark.slow
 def test_one_two_and_three_instances_join_leave_and_die(group, load):
     scenarios.begun(group, load)
@@ -56,7 +46,7 @@ def test_one_two_and_three_instances_join_leave_and_die(group, load):
     leave_one = scenarios.leave(group, "one", others=["two", "three"])
     kill_three = scenarios.kill(group, "three", others=["two"])
     print("kept silent, taken:", {"2": join_two, "3": join_three, "leave": leave_one, "kill": kill_three})
-    end(group, load, "two")
+    group.end(load, "two")
     for kept_silence_s, _ in (join_two, join_three, leave_one, kill_three):
         assert kept_silence_s <= 1.5 + MACHINE_IS_BUSY_S
     assert kill_three[1] <= SESSION_S + 2 + MACHINE_IS_BUSY_S
@@ -72,7 +62,7 @@ def test_the_brokers_group_protocol_does_the_same(group, load):
     scenarios.join(group, "three", others=["two"])
     kill_three = scenarios.kill(group, "three", others=["two"])
     print("KIP-848: kept silent, taken:", {"2": join_two, "leave": leave_one, "kill": kill_three})
-    end(group, load, "two")
+    group.end(load, "two")
 
 
 def test_a_zombies_late_acknowledgements_never_reach_the_broker(group, load, kafka, topic):
@@ -96,7 +86,7 @@ def test_a_zombies_late_acknowledgements_never_reach_the_broker(group, load, kaf
         group.wait_shared("one", "two")
         group.wait_flowing(time.monotonic(), by="two", partitions=group.owned("two"))
         print("frozen: taken", taken)
-        end(group, load, "one", "two")
+        group.end(load, "one", "two")
         assert watch.looks > 50
         assert watch.went_back == []
         assert any(one.life.startswith("two") and one.at_s > zombies_from_s for one in read_lives(group.folder))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.mock_cluster import MockCluster
+from tests.support import mock_cluster
 from tests.support.stream_daemon import wait_for
 from tests.support.stream_group import Group, SteadyLoad
 from tests.support.stream_record import read_lives
@@ -15,11 +15,8 @@ PARTITIONS = 2
 
 @pytest.fixture
 def cluster():
-    cluster = MockCluster()
-    cluster.topic(TOPIC, PARTITIONS)
-    cluster.topic(f"{TOPIC}-dead", 1)
-    yield cluster
-    cluster.close()
+    with mock_cluster.running({TOPIC: PARTITIONS, f"{TOPIC}-dead": 1}) as cluster:
+        yield cluster
 
 
 def test_partitions_go_on_at_the_committed_offset_under_a_new_client(tmp_path, cluster):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.mock_cluster import MockCluster
+from tests.support import mock_cluster
 from tests.support.stream_daemon import wait_for
 from tests.support.stream_group import Group, SteadyLoad
 from tests.support.stream_record import read_lives
@@ -21,11 +21,8 @@ LATE_S = 20.0
 
 @pytest.fixture
 def cluster():
-    cluster = MockCluster()
-    cluster.topic(TOPIC, PARTITIONS)
-    cluster.topic(f"{TOPIC}-dead", 1)
-    yield cluster
-    cluster.close()
+    with mock_cluster.running({TOPIC: PARTITIONS, f"{TOPIC}-dead": 1}) as cluster:
+        yield cluster
 
 
 @pytest.fixture

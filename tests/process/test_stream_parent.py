@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from tests.support.mock_cluster import MockCluster, produce_with_header_name
+from tests.support import mock_cluster
+from tests.support.mock_cluster import produce_with_header_name
 from tests.support.stream_daemon import StreamDaemon, wait_for
 from tests.support.stream_handlers import handled
 
@@ -18,11 +19,8 @@ DEAD = "t.dead"
 
 @pytest.fixture
 def cluster():
-    cluster = MockCluster()
-    cluster.topic(TOPIC, 2)
-    cluster.topic(DEAD, 1)
-    yield cluster
-    cluster.close()
+    with mock_cluster.running({TOPIC: 2, DEAD: 1}) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.support import mock_cluster
 from tests.support import stream_scenarios as scenarios
-from tests.support.mock_cluster import MockCluster
 from tests.support.stream_group import Group, SteadyLoad
 
 pytestmark = pytest.mark.slow  # the real Kafka has the most telling one of them in every run
@@ -14,11 +14,8 @@ TOPIC = "t"
 
 @pytest.fixture
 def cluster():
-    cluster = MockCluster()
-    cluster.topic(TOPIC, PARTITIONS)
-    cluster.topic(f"{TOPIC}-dead", 1)
-    yield cluster
-    cluster.close()
+    with mock_cluster.running({TOPIC: PARTITIONS, f"{TOPIC}-dead": 1}) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -33,24 +30,13 @@ def group(tmp_path, cluster):
         yield group
 
 
-def end(group, load, *names):
-    """All is handled and nothing broken; who is left drains, and what is committed is what was produced."""
-    load.stop()
-    group.check_all_handled(load.counts)
-    for name in names:
-        group.instances[name].terminate()
-    for name in names:
-        assert group.instances[name].exit_code() == 0, group.log()
-    assert group.committed() == load.counts
-
-
 def test_one_two_and_three_instances_join_and_leave(group, load):
     scenarios.begun(group, load)
     print("two joins: kept silent, taken", scenarios.join(group, "two", others=["one"]))
     print("three joins: kept silent, taken", scenarios.join(group, "three", others=["one", "two"]))
     print("one leaves: kept silent, taken", scenarios.leave(group, "one", others=["two", "three"]))
     print("three leaves: kept silent, taken", scenarios.leave(group, "three", others=["two"]))
-    end(group, load, "two")
+    group.end(load, "two")
 
 
 def test_a_killed_and_a_frozen_instance_are_replaced(group, load):
@@ -59,4 +45,4 @@ def test_a_killed_and_a_frozen_instance_are_replaced(group, load):
     print("two killed: kept silent, taken", scenarios.kill(group, "two", others=["one"]))
     scenarios.join(group, "three", others=["one"])
     print("three frozen: taken", scenarios.freeze_past_the_session(group, "three", others=["one"]))
-    end(group, load, "one", "three")
+    group.end(load, "one", "three")

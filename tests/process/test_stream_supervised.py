@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dmpd.lab.layout import ETC
-from tests.support.mock_cluster import MockCluster
+from tests.support import mock_cluster
 from tests.support.services import unavailable
 from tests.support.stream_daemon import ROOT, wait_for
 from tests.support.stream_group import Group, SteadyLoad
@@ -35,11 +35,8 @@ serverurl=unix://{folder}/supervisor.sock
 
 @pytest.fixture
 def cluster():
-    cluster = MockCluster()
-    cluster.topic(TOPIC, PARTITIONS)
-    cluster.topic(f"{TOPIC}-dead", 1)
-    yield cluster
-    cluster.close()
+    with mock_cluster.running({TOPIC: PARTITIONS, f"{TOPIC}-dead": 1}) as cluster:
+        yield cluster
 
 
 def program_file(command, log):

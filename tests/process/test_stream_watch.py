@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import Producer
 
-from tests.support.mock_cluster import MockCluster
+from tests.support import mock_cluster
 from tests.support.stream_daemon import StreamDaemon, wait_for
 from tests.support.stream_handlers import handled
 
@@ -14,11 +14,8 @@ CURES = ("resets", "stuck_workers", "condemned_records", "worker_deaths", "clien
 
 @pytest.fixture
 def cluster():
-    cluster = MockCluster()
-    cluster.topic(TOPIC, 2)
-    cluster.topic(DEAD, 1)
-    yield cluster
-    cluster.close()
+    with mock_cluster.running({TOPIC: 2, DEAD: 1}) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ API keys for ``errors``: 0 Produce, 1 Fetch, 8 OffsetCommit, 9 OffsetFetch, 10 F
 """
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka
@@ -64,6 +66,16 @@ def produce_with_header_name(bootstrap: str, topic: str, value: bytes, name: byt
     assert lib.rd_kafka_producev(_V(producer), *arguments) == 0
     assert lib.rd_kafka_flush(producer, 10_000) == 0
     lib.rd_kafka_destroy(producer)
+
+
+@contextmanager
+def running(topics: dict[str, int]) -> Iterator["MockCluster"]:
+    """A cluster with these topics, by name their partitions; ended with the context."""
+    cluster = MockCluster()
+    for name, partitions in topics.items():
+        cluster.topic(name, partitions)
+    yield cluster
+    cluster.close()
 
 
 class MockCluster:

@@ -97,6 +97,16 @@ class Group:
     def log(self):
         return "\n".join(f"--- {name}\n{one.log}" for name, one in self.instances.items())
 
+    def end(self, load, *names):
+        """All is handled and nothing broken; who is left drains, and what is committed is what was produced."""
+        load.stop()
+        self.check_all_handled(load.counts)
+        for name in names:
+            self.instances[name].terminate()
+        for name in names:
+            assert self.instances[name].exit_code() == 0, self.log()
+        assert self.committed() == load.counts
+
     def owned(self, name):
         return set(map(int, self.instances[name].status["partitions"]))
 

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, client_config, making_client
-from dmpd.runtime.kafka_reader import ReadRecord, record_of
+from dmpd.runtime.kafka import KafkaUnreachableError, making_client
+from dmpd.runtime.kafka_reader import ReadRecord, close_unanswered, reader_config, record_of
 from dmpd.runtime.settings import KafkaSettings
 
 _EOF: Final = KafkaError._PARTITION_EOF  # noqa: SLF001 - the client's public name for it
@@ -34,25 +34,13 @@ class RangeReader:
         self._topic: Final = topic
         self._timeout_s: Final = timeout_s
         self._servers: Final = settings.bootstrap_servers
-        config = client_config(settings, "dmpd-reader") | {
-            "group.id": "dmpd-reader",  # demanded by the client, never joined
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50,
-            "fetch.queue.backoff.ms": 10,
-            "queued.max.messages.kbytes": 16_384,
-        }
+        config = reader_config(settings) | {"enable.partition.eof": True}
         with making_client(settings):
             self._consumer = confluent_kafka.Consumer(config)
         try:
             self.partitions: Final = self._partitions()
         except KafkaException as error:
-            self._consumer.poll(0)  # runs error_cb
-            self._consumer.close()
-            refusal = config["error_cb"].refusal
-            if refusal is not None:
-                raise KafkaRefusedError(f"Kafka at {self._servers}: {refusal}") from error
+            close_unanswered(self._consumer, config, settings)
             raise self._unreachable(error) from error
 
     def close(self) -> None:

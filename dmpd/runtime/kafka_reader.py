@@ -45,24 +45,13 @@ class TopicReader:
         *,
         timeout_s: float = 10.0,
     ) -> None:
-        config = client_config(settings, "dmpd-reader") | {
-            "group.id": "dmpd-reader",  # demanded by the client, never joined
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "fetch.queue.backoff.ms": 10,
-            "fetch.wait.max.ms": 50,
-            "queued.max.messages.kbytes": 16_384,
-        }
+        config = reader_config(settings)
         with making_client(settings):
             self._consumer = confluent_kafka.Consumer(config)
         try:
             found = self._consumer.list_topics(topic, timeout=timeout_s).topics[topic]
         except confluent_kafka.KafkaException as error:
-            self._consumer.poll(0)  # runs error_cb
-            self._consumer.close()
-            refusal = config["error_cb"].refusal
-            if refusal is not None:
-                raise KafkaRefusedError(f"Kafka at {settings.bootstrap_servers}: {refusal}") from error
+            close_unanswered(self._consumer, config, settings)
             raise KafkaUnreachableError(f"{settings.bootstrap_servers}: {error.args[0].str()}") from error
         if found.error is not None or not found.partitions:
             self._consumer.close()
@@ -85,6 +74,27 @@ class TopicReader:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def reader_config(settings: KafkaSettings) -> dict[str, Any]:
+    """Of a client that reads without a group; for ``making_client`` and ``close_unanswered``."""
+    return client_config(settings, "dmpd-reader") | {
+        "group.id": "dmpd-reader",  # demanded by the client, never joined
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 10,
+        "fetch.wait.max.ms": 50,
+        "queued.max.messages.kbytes": 16_384,
+    }
+
+
+def close_unanswered(consumer: confluent_kafka.Consumer, config: dict[str, Any], settings: KafkaSettings) -> None:
+    """Close a client whose first question failed. Raises ``KafkaRefusedError`` if that was for credentials or TLS."""
+    consumer.poll(0)  # runs error_cb
+    consumer.close()
+    refusal = config["error_cb"].refusal
+    if refusal is not None:
+        raise KafkaRefusedError(f"Kafka at {settings.bootstrap_servers}: {refusal}")
 
 
 def headers_of(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:

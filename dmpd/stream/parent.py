@@ -75,7 +75,6 @@ class Parent:
         control: Control | None = None,
     ) -> None:
         self._settings = settings
-        self._clock = time.monotonic
         self._lifecycle = lifecycle
         self._status = status
         self._partitions: dict[int, Partition] = {}
@@ -140,14 +139,14 @@ class Parent:
     def _turn(self, now_s: float) -> None:
         self._placed = []
         self._fetch_or_rebuild(now_s)
-        now_s = self._clock()  # the client may have waited
+        now_s = time.monotonic()  # the client may have waited
         spoken = self._listen(now_s)
         self._pump(now_s)
         if now_s >= self._look_at_s or self._drain is not None or any(p.wants_care for p in spoken):
             self._look_after_all(now_s)
             self._look_at_s = now_s + (_LOOK_AT_REST_EVERY_S if self._is_at_rest else _LOOK_EVERY_S)
         else:
-            self._settle(dict.fromkeys([*spoken, *self._placed]))
+            self._settle(dict.fromkeys([*spoken, *self._placed]), now_s)
         if now_s - self._status_at_s >= _STATUS_EVERY_S:
             self._status_at_s = now_s
             self._keep_watch(now_s)
@@ -171,7 +170,7 @@ class Parent:
         self._heal(now_s)
         if self._outgoing.fatal is not None:
             raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
-        self._settle(self._partitions.values())
+        self._settle(self._partitions.values(), now_s)
         self._commit(now_s)
 
     def _fetch_or_rebuild(self, now_s: float) -> None:
@@ -249,15 +248,13 @@ class Parent:
         _log.error("partition %d: %s: %s; anew from offset %s", number, cause, detail, old.ledger.next_offset)
         if self._drain is not None:
             self._drain.note_lost(remainder([old], self._is_committed))
-        self._drop([number])
-        self._epochs += 1
-        fresh = Partition(number, epoch=self._epochs, next_offset=old.ledger.next_offset, settings=self._settings)
+        self._drop([number])  # first, because the worker's last words may still move the frontier
+        fresh = self._begin(number, old.ledger.next_offset)
         fresh.restarts, fresh.dead_letters = old.restarts + 1, old.dead_letters
         fresh.lost_offsets = old.lost_offsets
         fresh.standstill.inherit(old.standstill)
         fresh.backoff = old.backoff
         fresh.restart_at_s = now_s + fresh.backoff.next_s()
-        self._partitions[number] = fresh
         if self._consumer is not None:
             if by_seek and fresh.next_to_place is not None:
                 self._consumer.unpause_at(number, fresh.next_to_place)
@@ -274,17 +271,16 @@ class Parent:
         """How long to wait for Kafka; before that, for the workers, if all is paused and only they can change that."""
         partitions = self._partitions.values()
         if self._drain is not None or self._throttle.is_all_paused:
-            if (
-                self._outgoing.is_full
-            ):  # workers are not heard: what they said would end the wait at once, again and again
+            # While workers are not heard, what they said would end a wait for them at once, again and again.
+            if self._outgoing.is_full:
                 self._outgoing.wait(_BUSY_POLL_S)
             else:
                 workers.wait(partitions, _BUSY_POLL_S)
             return 0.0
         return _BUSY_POLL_S if any(p.waits_for_space for p in partitions) else _IDLE_POLL_S
 
-    def _settle(self, partitions: Iterable[Partition]) -> None:
-        self._throttle.settle(partitions, self._consumer, self._clock(), is_draining=self._drain is not None)
+    def _settle(self, partitions: Iterable[Partition], now_s: float) -> None:
+        self._throttle.settle(partitions, self._consumer, now_s, is_draining=self._drain is not None)
 
     # Commits
 
@@ -313,17 +309,20 @@ class Parent:
             _log.info("assigned while draining, not begun: %s", ", ".join(map(str, sorted(next_offsets))))
             return
         for number, next_offset in next_offsets.items():
-            if number in self._partitions:
-                self._drop([number])
-            self._epochs += 1
-            self._partitions[number] = Partition(
-                number, epoch=self._epochs, next_offset=next_offset, settings=self._settings
-            )
+            self._begin(number, next_offset)
         if next_offsets:
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
         self._has_joined = True
         self._look_at_s = 0.0
         self._report(time.monotonic())
+
+    def _begin(self, number: int, next_offset: int | None) -> Partition:
+        """A new epoch of the partition, in the place of the one before, if there is one."""
+        self._drop([number])
+        self._epochs += 1
+        fresh = Partition(number, epoch=self._epochs, next_offset=next_offset, settings=self._settings)
+        self._partitions[number] = fresh
+        return fresh
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
         """Only the batch in the sink is finished, and no longer than ``revoke_timeout_s``."""

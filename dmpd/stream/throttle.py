@@ -31,10 +31,11 @@ class Throttle:
                 metrics.PASSED.inc(passed)
             if is_draining:
                 continue
+            used_bytes = partition.used_bytes
             held = partition.standstill.holds_fetching and not partition.flow.paused
-            if held or partition.flow.wants_pause(partition.used_bytes):
+            if held or partition.flow.wants_pause(used_bytes):
                 pause.append(partition)
-            elif not partition.standstill.holds_fetching and partition.flow.wants_resume(partition.used_bytes):
+            elif not partition.standstill.holds_fetching and partition.flow.wants_resume(used_bytes):
                 resume.append(partition)
         if consumer is None:
             return

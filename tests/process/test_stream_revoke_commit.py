@@ -1,6 +1,5 @@
 """The commit at a revoke is answered inside the callback, tried again while a rebalance refuses it, and bounded."""
 
-import threading
 import time
 
 import pytest
@@ -16,9 +15,8 @@ TOPIC = "t"
 REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION = 27, 22
 OFFSET_COMMIT = 8
 LATE_S = 10.0
-SESSION_S = 6.0
-"""Nobody should be evicted while the callback holds on: that is another rebalance, which no commit survives. Longer,
-and the mock cluster's rebalances take as long."""
+SESSION_S = 20.0
+"""Nobody is to be evicted while the callback holds on, also on a machine that is busy."""
 
 
 class Owner:
@@ -61,26 +59,15 @@ def cluster():
 
 
 def revoke(cluster, *, timeout_s, before_commit):
-    """Another member joins. Returns whether the commit was taken, and how long that took to know."""
+    """The only member leaves. Returns whether the commit was taken, and how long that took to know.
+
+    Nobody joins: the mock cluster, unlike a broker, refuses commits in all phases of a rebalance, and begins another
+    one when members are not in step. What a commit meets in a rebalance is injected instead.
+    """
     owner = Owner(cluster, timeout_s=timeout_s, before_commit=before_commit)
     wait_for(lambda: owner.consumer.poll(0.1) is not None and owner.assigned, "an assignment")
-    other = Consumer(
-        {
-            "bootstrap.servers": cluster.bootstrap,
-            "group.id": "g",
-            "session.timeout.ms": int(SESSION_S * 1000),
-            "partition.assignment.strategy": "cooperative-sticky",
-        }
-    )
-    other.subscribe([TOPIC])
-
-    def is_revoked():
-        other.poll(0.05)
-        owner.consumer.poll(0.05)
-        return owner.answers
-
-    wait_for(is_revoked, "a revoke")
-    threading.Thread(target=other.close, daemon=True).start()
+    owner.consumer._client.unsubscribe()
+    wait_for(lambda: owner.consumer.poll(0.05) is not None or owner.answers, "a revoke")
     owner.consumer.abandon()
     [answer] = owner.answers
     return answer

@@ -82,6 +82,14 @@ def ack_topic(rae: str) -> str:
     return f"{_PREFIX}{rae}/{RAE_SESSION}/ack"
 
 
+def cmd_topic(rae: str, session: str, requester: str) -> str:
+    return f"{_PREFIX}{rae}/{session}/cmd/{requester}"
+
+
+def rsp_topic(rae: str, session: str, requester: str) -> str:
+    return f"{_PREFIX}{rae}/{session}/rsp/{requester}"
+
+
 @lru_cache(maxsize=16_384)
 def partition_of(rae: str, partitions: int) -> int:
     """Partition of everything that concerns ``rae``: Kafka's own default partitioner, keyed by the RAE alone.

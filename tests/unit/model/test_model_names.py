@@ -4,7 +4,16 @@ import pytest
 
 from dmpd.model.partitioner import murmur2
 from dmpd.model.principals import PrincipalKind, is_rae, is_requester, principal_kind
-from dmpd.model.topics import InvalidTopicError, Topic, ack_topic, info_topic, parse_topic, partition_of
+from dmpd.model.topics import (
+    InvalidTopicError,
+    Topic,
+    ack_topic,
+    cmd_topic,
+    info_topic,
+    parse_topic,
+    partition_of,
+    rsp_topic,
+)
 from tests.support.messages import SESSION
 
 
@@ -75,6 +84,8 @@ def test_topic_is_what_it_was_built_from(topic):
 def test_built_topics_parse():
     assert parse_topic(info_topic("RAE-7", SESSION)) == Topic("RAE-7", SESSION, "info")
     assert parse_topic(ack_topic("RAE-7")) == Topic("RAE-7", "rae", "ack")
+    assert parse_topic(cmd_topic("RAE-7", SESSION, "op-eve")) == Topic("RAE-7", SESSION, "cmd", "op-eve")
+    assert parse_topic(rsp_topic("RAE-7", "rae", "svc-registry")) == Topic("RAE-7", "rae", "rsp", "svc-registry")
 
 
 @pytest.mark.parametrize(

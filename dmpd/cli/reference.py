@@ -18,6 +18,7 @@ from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.model import limits
 from dmpd.model.messages import Message
 from dmpd.model.record import DeviceRecord, Interface
+from dmpd.model.requests import ARGS, SESSION_VERBS
 from dmpd.runtime import exit_codes, metrics
 
 
@@ -57,6 +58,12 @@ def messages() -> str:
         parts.append(f"### {title}\n\n{cell(struct.__doc__ or '')}\n\n| field | accepts | default |\n|---|---|---|\n")
         parts += [f"| `{name}` | {accepts} | {value} |\n" for name, accepts, value in field_rows(struct)]
         parts.append("\n")
+    parts.append(pages.VERBS)
+    for verb, args in ARGS.items():
+        whom = "a device session" if verb in SESSION_VERBS else "the RAE"
+        fields = ", ".join(f"`{name}` {accepts} ({value})" for name, accepts, value in field_rows(args))
+        parts.append(f"| `{verb}` | {whom} | {fields or 'none'} |\n")
+    parts.append("\n")
     parts.append("## Limits\n\n| limit | value | |\n|---|---|---|\n")
     meanings = docs_below(limits)
     parts += [

@@ -45,6 +45,17 @@ writes UTC with milliseconds).
 
 """
 
+VERBS: Final = """\
+## Requests
+
+A request is named by its requester (the last level of its topic) and its `id`. It lives for its MQTT message expiry; on
+`dmp.cmd` for the header `mqtt-message-expiry-interval`, in seconds from the record's timestamp; absent = 60 s, at most
+1 h. Nothing runs twice: for 24 h a repeated request is answered with what came of it. Retained requests are ignored.
+
+| verb | asked of | `args` |
+|---|---|---|
+"""
+
 REFUSALS: Final = """\
 ## Refusals
 

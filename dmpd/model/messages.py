@@ -118,9 +118,12 @@ class Request(Addressed, frozen=True, kw_only=True, omit_defaults=True, tag="req
 
 
 class Response(Addressed, frozen=True, kw_only=True, omit_defaults=True, tag="response"):
-    """The answer to request ``id`` of the requester named by the topic."""
+    """The answer to request ``id`` of the requester named by the topic.
 
-    epoch: Epoch
+    Without ``epoch`` it is not the RAE's: the bridge says ``expired`` or ``refused`` for one that did not answer.
+    """
+
+    epoch: Epoch | None = None
     id: Code
     outcome: Outcome
     result: Raw = Raw(b"null")

@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     return daemon.run(
         config.cloud_registry,
         kafka=config.kafka,
+        topics=config.topics,
         database=config.database,
         log=config.log,
         lifecycle=Lifecycle(daemon.PROGRAM),

@@ -17,7 +17,7 @@ from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.health import HealthServer
 from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, ensure_reachable
 from dmpd.runtime.lifecycle import Lifecycle
-from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings
+from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, TopicSettings
 from dmpd.stream import run as stream
 from dmpd.stream.control import Control
 from dmpd.stream.status import StreamStatus
@@ -34,6 +34,7 @@ def run(
     settings: CloudRegistrySettings,
     *,
     kafka: KafkaSettings,
+    topics: TopicSettings,
     database: DatabaseSettings,
     log: LogSettings,
     lifecycle: Lifecycle,
@@ -57,7 +58,7 @@ def run(
             kafka,
             settings.stream,
             handler=HANDLER,
-            handler_argument=worker_argument(settings, database),
+            handler_argument=worker_argument(settings, database, cmd_topic=topics.cmd),
             lifecycle=lifecycle,
             status=status,
             log=log,
@@ -72,11 +73,12 @@ def run(
         health.stop()
 
 
-def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings) -> bytes:
+def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings, *, cmd_topic: str) -> bytes:
     """The ``WorkerSettings`` that ``handler.make`` takes."""
     return msgspec.json.encode(
         WorkerSettings(
             database=database,
+            cmd_topic=cmd_topic,
             transaction_sessions_max=settings.transaction_sessions_max,
             transaction_bytes_max=settings.transaction_bytes_max,
             retry_first_s=settings.retry_first_s,

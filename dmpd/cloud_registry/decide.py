@@ -8,6 +8,7 @@ from datetime import datetime
 
 from msgspec import UNSET, Struct
 
+from dmpd.cloud_registry.asks import Asks
 from dmpd.cloud_registry.gather import Step, Unit
 from dmpd.model.apply import DeviceRow, apply
 from dmpd.model.fold import Foldable, fold_all, fold_of
@@ -37,8 +38,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     events: Sequence[EventRow]
 
 
-def decide(unit: Unit, row: DeviceRow | None) -> Decision:
-    """Apply the steps of ``unit`` to ``row`` (``None``: never heard of)."""
+def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
+    """Apply the steps of ``unit`` to ``row`` (``None``: never heard of); what its RAE has to be told is in ``asks``."""
     events: list[EventRow] = []
     run: list[Step] = []
     changed_by: Record | None = None
@@ -48,7 +49,10 @@ def decide(unit: Unit, row: DeviceRow | None) -> Decision:
         if not run:
             return
         messages = [step.message for step in run if isinstance(step.message, Foldable)]
-        after, _ = apply(row, fold_all(map(fold_of, messages)), rae=unit.rae, session=unit.session)
+        after, verdict = apply(row, fold_all(map(fold_of, messages)), rae=unit.rae, session=unit.session)
+        asks.take(unit.rae, verdict)
+        if verdict.forget:
+            asks.forget(unit.rae, unit.session)
         if after is not row:
             events.extend(_history(row, messages))
             row, changed_by = after, run[-1].record

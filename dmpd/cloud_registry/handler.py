@@ -7,13 +7,16 @@ is paused. Only an error that names the data as its cause takes the batch apart,
 import logging
 import random
 import time
+import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
 import psycopg
 
 from dmpd.cloud_registry import sink
+from dmpd.cloud_registry.asks import Asks, Teller
 from dmpd.cloud_registry.gather import Unit, chunks, gather
 from dmpd.cloud_registry.refusal import meaning_of, sentence
 from dmpd.cloud_registry.settings import WorkerSettings
@@ -47,6 +50,7 @@ class CloudRegistryHandler:
         self._sleep = sleep
         self._connection: Connection | None = None
         self._backoff = Backoff(settings.retry_first_s, settings.retry_max_s, random=random.random)
+        self._teller = Teller(random=random.random, new_id=lambda: uuid.uuid4().hex)
 
     def handle(self, records: Sequence[Record], output: Output) -> None:
         """See ``dmpd.stream.handler.Handler``. On return every record is committed in the database, or invalid."""
@@ -62,28 +66,35 @@ class CloudRegistryHandler:
             refuse,
             lambda rosters: self._until_done(lambda connection: sink.find_phantoms(connection, rosters), output),
         )
-        units = self._until_done(lambda connection: sink.leave_out_old(connection, units), output)
+        asks = Asks()
+        units = self._until_done(lambda connection: sink.leave_out_old(connection, units, asks), output)
         settings = self._settings
         for chunk in chunks(
             units, sessions_max=settings.transaction_sessions_max, bytes_max=settings.transaction_bytes_max
         ):
-            self._write(chunk, refuse, output)
+            self._write(chunk, refuse, output, asks)
+        for said in self._teller.due(asks, now_s=time.monotonic(), at=datetime.now(UTC)):
+            output.emit(settings.cmd_topic, said.key, said.value)
 
     def close(self) -> None:
         self._disconnect()
 
-    def _write(self, units: Sequence[Unit], refuse: Callable[[Record, str, str], None], output: Output) -> None:
+    def _write(
+        self, units: Sequence[Unit], refuse: Callable[[Record, str, str], None], output: Output, asks: Asks
+    ) -> None:
         """Write all of ``units``; what the database refuses is halved, by units and then by steps, in order."""
         try:
-            self._until_done(lambda connection: sink.write(connection, units, partition=self._partition), output)
+            self._until_done(
+                lambda connection: sink.write(connection, units, partition=self._partition, asks=asks), output
+            )
         except _DataRefusedError as error:
             if len(units) > 1:
                 middle = len(units) // 2
-                self._write(units[:middle], refuse, output)
-                self._write(units[middle:], refuse, output)
+                self._write(units[:middle], refuse, output, asks)
+                self._write(units[middle:], refuse, output, asks)
             elif len(units[0].steps) > 1:
                 for half in units[0].halves():
-                    self._write([half], refuse, output)
+                    self._write([half], refuse, output, asks)
             else:
                 refuse(units[0].steps[0].record, "refused", str(error))
 

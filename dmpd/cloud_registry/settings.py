@@ -28,6 +28,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """What a worker needs to know; travels to it as JSON."""
 
     database: DatabaseSettings
+    cmd_topic: str
     transaction_sessions_max: int
     transaction_bytes_max: int
     retry_first_s: float

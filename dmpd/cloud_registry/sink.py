@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from dmpd.cloud_registry import reader, statements
+from dmpd.cloud_registry.asks import Asks
 from dmpd.cloud_registry.decide import Decision, EventRow, decide, event_row, newest
 from dmpd.cloud_registry.gather import Unit, is_retained, received_at
 from dmpd.cloud_registry.same_json import same_json, same_record
@@ -41,8 +42,11 @@ def find_phantoms(connection: Connection, rosters: Sequence[Roster]) -> Mapping[
     return found
 
 
-def leave_out_old(connection: Connection, units: Sequence[Unit]) -> list[Unit]:
-    """S0: the units that may change something. A plain read: a replay takes no lock and writes no log."""
+def leave_out_old(connection: Connection, units: Sequence[Unit], asks: Asks) -> list[Unit]:
+    """S0: the units that may change something. A plain read: a replay takes no lock and writes no log.
+
+    What is left out may still be news of its RAE (an outranked epoch, a session that ended): that is in ``asks``.
+    """
     positions = {unit.key: position for unit in units if not unit.is_rae and (position := newest(unit)) is not None}
     if not positions:
         return list(units)
@@ -52,11 +56,11 @@ def leave_out_old(connection: Connection, units: Sequence[Unit]) -> list[Unit]:
             key: row for key, row in heads.items() if row.closed is not None or positions[key] <= (row.epoch, row.rev)
         }
         rows = reader.with_content(connection, doubtful)
-    old = {unit.key for unit in units if unit.key in rows and _changes_nothing(unit, rows[unit.key])}
+    old = {unit.key for unit in units if unit.key in rows and _changes_nothing(unit, rows[unit.key], asks)}
     return [unit for unit in units if unit.key not in old]
 
 
-def write(connection: Connection, units: Sequence[Unit], *, partition: int) -> None:
+def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks: Asks) -> None:
     """Write ``units`` in one transaction: all of it or, raising, nothing.
 
     Blocks for row locks and the database, bounded by the connection's timeouts.
@@ -65,18 +69,19 @@ def write(connection: Connection, units: Sequence[Unit], *, partition: int) -> N
         connection: Outside any transaction.
         units: At most one per key.
         partition: Kafka partition that the records came from.
+        asks: Gets what the RAEs have to be told because of them.
 
     Raises:
         RowAppearedError: Try again at once.
         psycopg.Error: Whatever the database says; see ``refusal``.
     """
     with connection.transaction():
-        events = _write_raes(connection, [unit for unit in units if unit.is_rae], partition)
-        events += _write_sessions(connection, [unit for unit in units if not unit.is_rae], partition)
+        events = _write_raes(connection, [unit for unit in units if unit.is_rae], partition, asks)
+        events += _write_sessions(connection, [unit for unit in units if not unit.is_rae], partition, asks)
         _execute(connection, statements.INSERT_EVENTS, sorted(events, key=_event_key))
 
 
-def _write_raes(connection: Connection, units: Sequence[Unit], partition: int) -> list[EventRow]:
+def _write_raes(connection: Connection, units: Sequence[Unit], partition: int, asks: Asks) -> list[EventRow]:
     events = [event_row(step.message) for unit in units for step in unit.steps if isinstance(step.message, Event)]
     told = [unit for unit in units if any(isinstance(step.message, Status) for step in unit.steps)]
     if not told:
@@ -89,7 +94,7 @@ def _write_raes(connection: Connection, units: Sequence[Unit], partition: int) -
     changed: list[dict[str, Any]] = []
     for unit in told:
         before = stored.get(unit.rae)
-        after, record = _rae_after(unit, before)
+        after, record = _rae_after(unit, before, asks)
         if after is not None and after is not before:
             assert record is not None
             (new if before is None else changed).append(_rae_values(after, partition, record))
@@ -98,24 +103,25 @@ def _write_raes(connection: Connection, units: Sequence[Unit], partition: int) -
     return events
 
 
-def _rae_after(unit: Unit, row: RaeRow | None) -> tuple[RaeRow | None, Record | None]:
+def _rae_after(unit: Unit, row: RaeRow | None, asks: Asks) -> tuple[RaeRow | None, Record | None]:
     changed_by: Record | None = None
     for record, message in unit.steps:
         if isinstance(message, Status):
-            after, _ = apply_status(row, message, received_at=received_at(record), retained=is_retained(record))
+            after, verdict = apply_status(row, message, received_at=received_at(record), retained=is_retained(record))
+            asks.take(unit.rae, verdict)
             if after is not row:
                 row, changed_by = after, record
     return row, changed_by
 
 
-def _write_sessions(connection: Connection, units: Sequence[Unit], partition: int) -> list[EventRow]:
+def _write_sessions(connection: Connection, units: Sequence[Unit], partition: int, asks: Asks) -> list[EventRow]:
     keys = [unit.key for unit in units if any(not isinstance(step.message, Event) for step in unit.steps)]
     stored = reader.with_content(connection, reader.lock_rows(connection, keys)) if keys else {}
     events: list[EventRow] = []
     written: list[tuple[DeviceRow | None, DeviceRow, Record]] = []
     for unit in units:
         before = stored.get(unit.key)
-        decision = decide(unit, before)
+        decision = decide(unit, before, asks)
         events.extend(decision.events)
         if decision.row is not None and _differs(before, decision):
             assert decision.record is not None
@@ -163,8 +169,8 @@ def _different(old: Mapping[str, Raw], new: Mapping[str, Raw]) -> dict[str, Raw]
     return {name: value for name, value in new.items() if name not in old or not same_json(old[name], value)}
 
 
-def _changes_nothing(unit: Unit, row: DeviceRow) -> bool:
-    decision = decide(unit, row)
+def _changes_nothing(unit: Unit, row: DeviceRow, asks: Asks) -> bool:
+    decision = decide(unit, row, asks)
     return not _differs(row, decision)
 
 

@@ -21,6 +21,7 @@ class OutputTwin:
 
     def __init__(self):
         self.refused = {}
+        self.emitted = []
         self.waits = 0
 
     def invalid(self, record, reason, detail=""):
@@ -28,7 +29,7 @@ class OutputTwin:
         self.refused[record.offset] = (reason, detail)
 
     def emit(self, topic, key, value):
-        raise AssertionError("nothing is emitted yet")
+        self.emitted.append((topic, key, value))
 
     def waiting_sink(self):
         self.waits += 1
@@ -39,7 +40,7 @@ def record_of(message, offset, headers=()):
 
 
 def make_handler(database, *, partition=0, **settings):
-    argument = worker_argument(CloudRegistrySettings(**settings), database)
+    argument = worker_argument(CloudRegistrySettings(**settings), database, cmd_topic="dmp.cmd")
     return CloudRegistryHandler(partition, msgspec.json.decode(argument, type=WorkerSettings))
 
 

@@ -10,12 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from dmpd.cloud_registry import migrate
+from dmpd.cloud_registry.reconciler import Reconciler
 from dmpd.cloud_registry.settings import CloudRegistrySettings, WorkerSettings
 from dmpd.cloud_registry.source import source_of
 from dmpd.runtime import exit_codes
 from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.health import HealthServer
-from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, ensure_reachable
+from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, Producer, ensure_reachable
+from dmpd.runtime.kafka_admin import list_end_offsets
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, TopicSettings
 from dmpd.stream import run as stream
@@ -45,8 +47,9 @@ def run(
     """
     lifecycle.install_signals()
     status, control = StreamStatus(), Control()
+    reconciler = _reconciler(settings, kafka=kafka, topics=topics, database=database, status=status)
     health = HealthServer(
-        settings.health_bind, lifecycle, lambda: _status(lifecycle, status), actions=control.actions()
+        settings.health_bind, lifecycle, lambda: _status(lifecycle, status, reconciler), actions=control.actions()
     )
     health.start()
     try:
@@ -54,6 +57,7 @@ def run(
             return exit_codes.OK
         if not _wait_for(lambda: _check_schema(database), lifecycle):
             return exit_codes.OK
+        reconciler.start()
         return stream.run(
             kafka,
             settings.stream,
@@ -70,6 +74,7 @@ def run(
         return exit_codes.CONFIG
     finally:
         lifecycle.set_state("stopped")
+        reconciler.stop()
         health.stop()
 
 
@@ -87,8 +92,27 @@ def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings,
     )
 
 
-def _status(lifecycle: Lifecycle, status: StreamStatus) -> dict[str, Any]:
-    return {"pid": os.getpid(), "state": lifecycle.state, "reason": lifecycle.reason, **status.snapshot()}
+def _reconciler(
+    settings: CloudRegistrySettings,
+    *,
+    kafka: KafkaSettings,
+    topics: TopicSettings,
+    database: DatabaseSettings,
+    status: StreamStatus,
+) -> Reconciler:
+    return Reconciler(
+        settings.reconcile,
+        connect=lambda: connect(database, application=f"dmpd-{PROGRAM}-reconciler"),
+        make_producer=lambda: Producer(kafka, f"{PROGRAM}-requests"),
+        topic=topics.cmd,
+        partitions=lambda: len(list_end_offsets(kafka, topics.cmd)),
+        owned=lambda: [int(number) for number in status.snapshot()["partitions"]],
+    )
+
+
+def _status(lifecycle: Lifecycle, status: StreamStatus, reconciler: Reconciler) -> dict[str, Any]:
+    said = {"pid": os.getpid(), "state": lifecycle.state, "reason": lifecycle.reason, **status.snapshot()}
+    return said | {"reconciliation": reconciler.status()}
 
 
 def _check_schema(database: DatabaseSettings) -> None:

@@ -8,12 +8,30 @@ from dmpd.runtime.settings import DatabaseSettings, PositiveSeconds
 from dmpd.stream.settings import StreamSettings
 
 
+class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one instance asks RAEs for checkpoints of rows that may have missed something (``stale``)."""
+
+    requests_per_s: Annotated[float, Meta(gt=0, le=10_000)] = 50.0
+    """At most so many in the long run; each costs a checkpoint on the way back."""
+    interval_s: PositiveSeconds = 1.0
+    """Between two looks at the stale rows: how late a new one is asked at most, while few are stale."""
+    backoff_first_s: PositiveSeconds = 60.0
+    """A device session that stays stale is asked again after this time; then it doubles, with jitter."""
+    backoff_max_s: PositiveSeconds = 3600.0
+    """Up to this."""
+
+    def __post_init__(self) -> None:
+        if self.backoff_max_s < self.backoff_first_s:
+            raise ValueError(f"backoff_max_s: expected at least backoff_first_s ({self.backoff_first_s:g})")
+
+
 class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One instance of the Cloud Registry. All instances of one group share the topic's partitions."""
 
     health_bind: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9102"
     """``host:port`` or ``unix:/path`` of health and metrics."""
     stream: StreamSettings = StreamSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
     transaction_sessions_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     """Most device sessions in one transaction. More are hardly faster and hold their locks longer."""
     transaction_bytes_max: Annotated[int, Meta(ge=64 * 1024, le=8 << 20)] = 4 << 20

@@ -1,0 +1,107 @@
+"""Which stale rows are asked when: as often as promised, at the promised rate, and none is forgotten."""
+
+import itertools
+from collections import defaultdict
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dmpd.cloud_registry.reconcile import Reconciliation, StaleRow
+from tests.support.messages import session_id
+
+FIRST_S, MAX_S = 60.0, 240.0
+RAES = ("RAE-1", "RAE-2", "RAE-3")
+
+
+class Table:
+    """The stale rows of a database, and what was asked at which time."""
+
+    def __init__(self, *, per_s, page_rows):
+        self.stale = set()
+        self.away = set()
+        self.state = Reconciliation(per_s=per_s, first_s=FIRST_S, max_s=MAX_S, random=lambda: 0.0, page_rows=page_rows)
+        self.asked = defaultdict(list)
+
+    def page(self):
+        rows = sorted(StaleRow(RAES.index(rae) % 2, rae, session, rae not in self.away) for rae, session in self.stale)
+        return [row for row in rows if row.cursor > self.state.cursor][: self.state.page_rows]
+
+    def tick(self, now_s):
+        """What the reconciler does in one round."""
+        while True:
+            passes, before = self.state.passes, self.state.cursor
+            for row in self.state.take(self.page(), now_s):
+                assert (row.rae, row.session) in self.stale
+                assert row.rae not in self.away
+                self.asked[row.rae, row.session].append(now_s)
+            if self.state.passes != passes or self.state.cursor == before:
+                return
+
+
+KEYS = st.tuples(st.sampled_from(RAES), st.integers(1, 12).map(session_id))
+EVENTS = st.one_of(
+    st.tuples(st.just("stale"), KEYS),
+    st.tuples(st.just("healed"), KEYS),
+    st.tuples(st.just("away"), st.sampled_from(RAES)),
+    st.tuples(st.just("back"), st.sampled_from(RAES)),
+    st.tuples(st.just("wait"), st.integers(1, 90)),
+)
+
+
+@settings(deadline=None)
+@given(events=st.lists(EVENTS, max_size=40), per_s=st.sampled_from([1.0, 3.0, 50.0]), page_rows=st.integers(1, 5))
+def test_every_stale_row_is_asked_and_none_too_often(events, per_s, page_rows):
+    table = Table(per_s=per_s, page_rows=page_rows)
+    now_s = 0.0
+    healed_s = defaultdict(lambda: -1.0)
+    for kind, what in events:
+        if kind == "stale":
+            table.stale.add(what)
+        elif kind == "healed" and what in table.stale:
+            table.stale.discard(what)
+            healed_s[what] = now_s
+        elif kind == "away":
+            table.away.add(what)
+        elif kind == "back":
+            table.away.discard(what)
+        elif kind == "wait":
+            for _ in range(what):
+                now_s += 1.0
+                table.tick(now_s)
+    total = sorted(time_s for times in table.asked.values() for time_s in times)
+    for place, time_s in enumerate(total):
+        assert place + 1 <= per_s + per_s * (time_s - total[0]) + 1e-6, "the bucket"
+    for key, times in table.asked.items():
+        for earlier, later in itertools.pairwise(times):
+            assert later - earlier >= FIRST_S or healed_s[key] >= earlier, "the backoff"
+
+    begun_s = now_s
+    rows = {key for key in table.stale if key[0] not in table.away}
+    for _ in range(int(MAX_S) + 60):
+        now_s += 1.0
+        table.tick(now_s)
+    for key in rows:
+        assert any(time_s > begun_s for time_s in table.asked[key]), "nobody waits for ever"
+    backlog = table.state.backlog
+    assert backlog.stale == len(table.stale) == backlog.asked + backlog.waiting + backlog.unreachable
+    assert backlog.unreachable == len(table.stale) - len(rows)
+
+
+def test_a_rae_that_comes_back_is_asked_at_once():
+    table = Table(per_s=50.0, page_rows=100)
+    table.stale = {("RAE-1", session_id(number)) for number in range(20)}
+    table.away = {"RAE-1"}
+    for now_s in range(1, 100):
+        table.tick(float(now_s))
+    assert not table.asked
+    table.away.clear()
+    table.tick(100.0)
+    assert len(table.asked) == 20
+
+
+def test_an_empty_bucket_goes_on_where_it_stopped():
+    table = Table(per_s=1.0, page_rows=2)
+    table.stale = {("RAE-1", session_id(number)) for number in range(30)}
+    for now_s in range(30):
+        table.tick(float(now_s))
+    assert sorted(map(len, table.asked.values())) == [1] * 30

@@ -1,5 +1,5 @@
 # The verbs of this repository. `make demo` and `make test` need git, make, Python 3.11 and apt; they set up the rest.
-.PHONY: setup demo test test-all check bench clean
+.PHONY: setup demo test test-all deb check bench clean
 BIN := .venv/bin
 PATHS := dmpd tests
 
@@ -12,8 +12,13 @@ demo: setup ## the whole platform with a live view; ONCE=1 runs it through all f
 test: setup ## everything but what is too long for every run; four at a time, because most of them wait
 	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile
 
-test-all: setup ## what is too long for every run; three at a time
+test-all: ## what is too long for every run; three at a time
+	@packaging/setup.sh deb
 	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
+
+deb: ## the Debian package dmpd-local-registry into build/deb; ARCH=arm64 for the other architecture
+	@packaging/setup.sh deb
+	@packaging/deb.sh $(ARCH)
 
 check: setup ## format, lint, types, layers
 	@$(BIN)/ruff format --check $(PATHS)

@@ -1,0 +1,127 @@
+"""The Debian package under test: built once per content, root trees made once, both shared by all workers of a run.
+
+What is made lies in .cache under a name that its inputs decide, so that a second run makes nothing; a lock lets one
+worker make it while the others wait.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.services import unavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+TOOLS = (
+    "dpkg-buildpackage",
+    "dh",
+    "lintian",
+    "piuparts",
+    "mmdebstrap",
+    "aarch64-linux-gnu-strip",
+    "qemu-aarch64-static",
+)
+INPUTS = ("dmpd", "docs", "etc", "packaging", "CHANGELOG.md", "LICENSE", "pyproject.toml", "requirements.lock")
+BUILD_S = 600
+ROOT_S = 600
+
+
+def need_tools() -> None:
+    """Skip (in CI: fail) where no package can be built or installed."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        unavailable(f"not installed: {', '.join(missing)} (packaging/setup.sh deb)")
+    if os.geteuid() != 0:
+        unavailable("needs root: chroots and mounts")
+
+
+def run(*argv: str | Path, timeout_s: float = BUILD_S, cwd: Path = ROOT) -> str:
+    """Run a command and return what it says; it must succeed."""
+    done = subprocess.run(
+        argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s, check=False
+    )
+    assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout[-8000:]}"
+    return done.stdout
+
+
+def built(arch: str) -> Path:
+    """The package of this checkout for ``arch``."""
+    return _once(f"deb-{arch}", _inputs(), lambda folder: run("packaging/deb.sh", arch, folder), "*.deb")
+
+
+def build_again(arch: str, folder: Path) -> Path:
+    """Build anew, in another place."""
+    run("packaging/deb.sh", arch, folder)
+    (deb,) = folder.glob("*.deb")
+    return deb
+
+
+def root_tar(suite: str, *, variant: str = "minbase", arch: str = "amd64", include: Sequence[str] = ()) -> Path:
+    """A pristine root tree of Debian as a tar file; from the mirror, once."""
+    options = ["--quiet", f"--variant={variant}", f"--arch={arch}"]
+    if include:
+        options.append(f"--include={','.join(include)}")
+    if arch != "amd64":
+        options.append("--skip=check/qemu")  # nothing of it runs while it is made
+
+    def make(folder: Path) -> None:
+        run("mmdebstrap", *options, suite, folder / "root.tar", timeout_s=ROOT_S)
+
+    return _once(
+        f"root-{suite}-{arch}-{variant}", hashlib.sha256(" ".join(options).encode()).hexdigest(), make, "root.tar"
+    )
+
+
+@contextmanager
+def unpacked(tar: Path) -> Iterator[Path]:
+    """A root tree of one's own from ``tar``; gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="dmpd-root-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        run("tar", "-C", folder, "--exclude=./dev/*", "-xf", tar)
+        for merged in (
+            "bin",
+            "lib",
+            "lib64",
+            "sbin",
+        ):  # base-files has these links, which the variant "extract" leaves out
+            if (folder / "usr" / merged).exists() and not (folder / merged).exists():
+                (folder / merged).symlink_to(f"usr/{merged}")
+        yield folder
+
+
+def _inputs() -> str:
+    """A name for everything that goes into the package."""
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *INPUTS).splitlines()
+    digest = hashlib.sha256()
+    for name in sorted(listed):
+        path = ROOT / name
+        if path.is_file():
+            digest.update(f"{name} {path.stat().st_mode:o} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _once(name: str, key: str, make: Callable[[Path], object], pattern: str) -> Path:
+    """What ``make`` puts into a folder under ``name`` and ``key``; older keys go, half-made ones never show."""
+    need_tools()
+    base = CACHE / "packaging" / name
+    base.mkdir(parents=True, exist_ok=True)
+    with (base / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        target = base / key[:16]
+        if not target.exists():
+            for old in base.glob("*/"):
+                shutil.rmtree(old)
+            with tempfile.TemporaryDirectory(dir=base, prefix="making-") as made:
+                new = Path(made) / "new"
+                new.mkdir()
+                make(new)
+                new.rename(target)
+    (found,) = target.glob(pattern)
+    return found

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dmpd.runtime.settings import PositiveSeconds
+from dmpd.runtime.settings import Bind, PositiveSeconds
 
 
 class BridgeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The bridge between one MQTT broker (or cluster) and Kafka."""
 
-    health_bind: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9101"
-    """``host:port`` or ``unix:/path`` of health and metrics."""
+    health_bind: Bind = "127.0.0.1:9101"
+    """Of health and metrics; also what keeps a second instance with the same configuration out."""
     session_expiry_s: Annotated[int, Meta(ge=60, le=0xFFFF_FFFE)] = 86_400
     """For this long the broker keeps what arrives while the bridge is away; RAEs resend what is older."""
     in_flight_bytes_max: Annotated[int, Meta(ge=1 << 20, le=1 << 32)] = 32 << 20

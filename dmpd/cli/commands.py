@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol, cast
 
 from dmpd import __version__
-from dmpd.cli.config import refuse_config
+from dmpd.cli.config import settle
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError
 from dmpd.runtime.errors import BindError, UnavailableError
@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         print(f"{self.prog}: {message}", file=sys.stderr)
-        raise SystemExit(exit_codes.USAGE)
+        raise SystemExit(settle(exit_codes.USAGE))
 
 
 def run(program: str, about: str, commands: Mapping[str, str], argv: Sequence[str] | None) -> int:
@@ -49,9 +49,10 @@ def run(program: str, about: str, commands: Mapping[str, str], argv: Sequence[st
     args = parser.parse_args(arguments)
     command: Command = args.module
     try:
-        return command.run(args)
+        return settle(command.run(args))
     except ConfigError as error:
-        return refuse_config(error)
+        print(error, file=sys.stderr)
+        return settle(exit_codes.CONFIG)
     except UnavailableError as error:
         print(f"{program} {args.command}: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE

@@ -13,6 +13,7 @@ from dmpd.bridge.settings import BridgeSettings
 from dmpd.cloud_registry.settings import CloudRegistrySettings
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError, load
+from dmpd.runtime.daemon_process import UNDER_SUPERVISORD
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, MqttSettings, TopicSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/dmpd/dmpd.yaml")
@@ -68,9 +69,9 @@ def load_cloud_config(args: argparse.Namespace) -> CloudConfig:
     return load(args.config, CloudConfig)
 
 
-def refuse_config(error: ConfigError) -> int:
-    """Print the problems; under supervisord stay for startsecs, so that it shows EXITED and does not loop."""
-    print(error, file=sys.stderr)
-    if "SUPERVISOR_ENABLED" in os.environ:
+def settle(code: int) -> int:
+    """``code``; if no restart repairs it, under supervisord after startsecs: then it shows EXITED and does not loop."""
+    if code in (exit_codes.USAGE, exit_codes.CONFIG) and UNDER_SUPERVISORD in os.environ:
+        sys.stderr.flush()
         time.sleep(SETTLE_S)
-    return exit_codes.CONFIG
+    return code

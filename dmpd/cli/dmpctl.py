@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "stream": "dmpd.cli.ctl_stream",
     "dead-letters": "dmpd.cli.ctl_dead_letters",
     "drain": "dmpd.cli.ctl_drain",
+    "reload": "dmpd.cli.ctl_reload",
     "check-config": "dmpd.cli.check_config",
 }
 

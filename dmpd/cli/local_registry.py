@@ -1,5 +1,7 @@
 """``dmpd local-registry``: the edge daemon of one RAE, or with ``--simulate`` many made-up RAEs in one process.
 
+HUP has it drain and begin anew with the changed configuration.
+
 Exit codes: 0 drained after TERM, 64 wrong usage, 70 an error of ours, 78 the configuration or the store's version.
 """
 
@@ -13,7 +15,7 @@ from dmpd.local_registry.daemon import run_rae, run_simulated
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.simulate import SimulateOptions, missing_certificates
 from dmpd.model.principals import is_rae
-from dmpd.runtime import exit_codes, log
+from dmpd.runtime import daemon_process, exit_codes, log
 from dmpd.runtime.config import ConfigError, load
 from dmpd.runtime.flock import AlreadyRunningError
 from dmpd.runtime.settings import LogSettings, MqttSettings
@@ -50,11 +52,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(config: Path) -> int:
+    settings = _load(config)
+    log.setup(settings.log, _PROGRAM)
+    return daemon_process.serve(
+        _PROGRAM, lambda lifecycle: run_rae(settings, lifecycle), check_config=lambda: _load(config)
+    )
+
+
+def _load(config: Path) -> LocalRegistrySettings:
     settings = load(config, LocalRegistrySettings)
     if not is_rae(settings.rae):
         raise ConfigError([f"{config} rae: expected the serial of a RAE, got {settings.rae!r}"])
-    log.setup(settings.log, _PROGRAM)
-    return run_rae(settings)
+    return settings
 
 
 def _simulate(args: argparse.Namespace) -> int:
@@ -80,4 +89,6 @@ def _simulate(args: argparse.Namespace) -> int:
         print(f"dmpd local-registry: {missing[0]} and {len(missing) - 1} more files are missing", file=sys.stderr)
         return exit_codes.USAGE
     log.setup(LogSettings(), _PROGRAM)
-    return run_simulated(options)
+    return daemon_process.serve(
+        _PROGRAM, lambda lifecycle: run_simulated(options, lifecycle), check_config=options.serials
+    )

@@ -2,7 +2,8 @@
 
 HANDLER is ``module:function``, looked for in the current directory first; see ``dmpd/stream/handler.py`` for what it
 is. Records that it gives up, or that kill it, go to the dead-letter topic, which is made if it is absent. Ctrl-C or
-TERM ends it when everything fetched is handled and committed; a second one at once.
+TERM ends it when everything fetched is handled and committed; a second one at once. HUP has it do so and begin anew
+with the changed --config.
 
 Exit codes: 0 drained after TERM or Ctrl-C, 64 wrong usage, 69 Kafka does not answer, 70 an error of ours (start it
 again), 78 the handler cannot be imported, there is no such topic, nobody can listen at --health (or another does), or
@@ -17,8 +18,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from dmpd.cli.arguments import bind
-from dmpd.runtime import log
+from dmpd.runtime import daemon_process, log
 from dmpd.runtime.config import ConfigError, load
+from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.stream import standalone
 from dmpd.stream.standalone import StreamConfig
 
@@ -47,7 +49,17 @@ def run(args: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))  # a console script's own path begins with the folder it is installed in
     config = config_of(args)
     log.setup(config.log, standalone.PROGRAM)
-    return standalone.run(config, handler=args.handler, argument=args.argument.encode(), health_bind=args.health)
+
+    def serve(lifecycle: Lifecycle) -> int:
+        return standalone.run(
+            config,
+            handler=args.handler,
+            argument=args.argument.encode(),
+            health_bind=args.health,
+            lifecycle=lifecycle,
+        )
+
+    return daemon_process.serve(standalone.PROGRAM, serve, check_config=lambda: config_of(args))
 
 
 def config_of(args: argparse.Namespace) -> StreamConfig:

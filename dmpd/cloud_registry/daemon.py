@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import select
 from collections.abc import Callable
 from typing import Any, Final
@@ -111,7 +110,7 @@ def _reconciler(
 
 
 def _status(lifecycle: Lifecycle, status: StreamStatus, reconciler: Reconciler) -> dict[str, Any]:
-    said = {"pid": os.getpid(), "state": lifecycle.state, "reason": lifecycle.reason, **status.snapshot()}
+    said = {"state": lifecycle.state, "reason": lifecycle.reason, **status.snapshot()}
     return said | {"reconciliation": reconciler.status()}
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dmpd.runtime.settings import DatabaseSettings, PositiveSeconds
+from dmpd.runtime.settings import Bind, DatabaseSettings, PositiveSeconds
 from dmpd.stream.settings import StreamSettings
 
 
@@ -28,8 +28,8 @@ class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One instance of the Cloud Registry. All instances of one group share the topic's partitions."""
 
-    health_bind: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9102"
-    """``host:port`` or ``unix:/path`` of health and metrics."""
+    health_bind: Bind = "127.0.0.1:9102"
+    """Of health and metrics; also what keeps a second instance with the same configuration out."""
     stream: StreamSettings = StreamSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     transaction_sessions_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000

@@ -41,12 +41,12 @@ LOCK_FILE: Final = "lock"
 _log = logging.getLogger(__name__)
 
 
-def run_rae(settings: LocalRegistrySettings) -> int:
+def run_rae(settings: LocalRegistrySettings, lifecycle: Lifecycle) -> int:
     """Serve one RAE until told to stop; returns the exit code. Blocks."""
-    return _process(Path(settings.state_dir), lambda: [_engine(settings)], tick_s=1.0, loop_factory=None)
+    return _process(Path(settings.state_dir), lambda: [_engine(settings)], lifecycle, tick_s=1.0, loop_factory=None)
 
 
-def run_simulated(options: SimulateOptions) -> int:
+def run_simulated(options: SimulateOptions, lifecycle: Lifecycle) -> int:
     """Serve many simulated RAEs until told to stop; returns the exit code. Blocks."""
     factory = None
     if importlib.util.find_spec("uvloop") is not None:
@@ -54,6 +54,7 @@ def run_simulated(options: SimulateOptions) -> int:
     return _process(
         options.state_dir,
         lambda: engines(options, connect=MqttClient.connect),
+        lifecycle,
         tick_s=TICK_S,
         loop_factory=factory,
     )
@@ -62,6 +63,7 @@ def run_simulated(options: SimulateOptions) -> int:
 def _process(
     state_dir: Path,
     make: Callable[[], Sequence[Engine]],
+    lifecycle: Lifecycle,
     *,
     tick_s: float,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
@@ -69,7 +71,7 @@ def _process(
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         try:
-            return runner.run(_serve(state_dir, make, tick_s=tick_s))
+            return runner.run(_serve(state_dir, make, lifecycle, tick_s=tick_s))
         except AlreadyRunningError:
             raise
         except Exception:  # whatever it is: the log has the trace, and the supervisor starts us anew
@@ -77,9 +79,8 @@ def _process(
             return exit_codes.INTERNAL
 
 
-async def _serve(state_dir: Path, make: Callable[[], Sequence[Engine]], *, tick_s: float) -> int:
+async def _serve(state_dir: Path, make: Callable[[], Sequence[Engine]], lifecycle: Lifecycle, *, tick_s: float) -> int:
     lock = InstanceLock(state_dir / LOCK_FILE)
-    lifecycle = Lifecycle(PROGRAM)
     lifecycle.install_async(asyncio.get_running_loop())
     made = make()
     health = HealthServer(f"unix:{state_dir / CONTROL_SOCKET}", lifecycle, lambda: host.status(made))

@@ -48,7 +48,7 @@ def _describe(wanted: inspect.Type) -> str:
     if isinstance(wanted, inspect.StructType):
         return "a map"
     if isinstance(wanted, inspect.Metadata):
-        return _describe(wanted.type)
+        return str((wanted.extra or {}).get("expected", _describe(wanted.type)))
     return _NAMES.get(type(wanted), type(wanted).__name__.removesuffix("Type").lower())
 
 

@@ -9,10 +9,12 @@ import http.client
 import http.server
 import ipaddress
 import logging
+import os
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +22,9 @@ import msgspec
 import orjson
 
 from dmpd.runtime import metrics
+from dmpd.runtime.config import ConfigError
 from dmpd.runtime.errors import BindError
+from dmpd.runtime.flock import AlreadyRunningError, InstanceLock
 from dmpd.runtime.lifecycle import Lifecycle
 
 _UNIX: Final = "unix:"
@@ -68,9 +72,12 @@ class HealthServer:
     ``/healthz`` is 200 while the process lives and is not stopped; ``/readyz`` is 200 when ready or degraded (it works,
     something it needs is away), else 503. Both bodies say the state and, degraded, why.
 
-    POST ``/drain`` is what TERM is; ``actions`` are further ones. They are for who may log in here: on a unix socket,
-    whose mode says who that is, or to a loopback peer; and never for a page in somebody's browser, which cannot send
-    ``Content-Type: application/json`` to another host than its own, nor name us as its host.
+    Who listens at a unix socket holds ``{socket}.lock``, so that nobody takes it away from one that lives: a second
+    daemon with the same configuration ends with a sentence instead of working beside the first.
+
+    POST ``/drain`` is what TERM is, ``/reload`` what HUP is; ``actions`` are further ones. They are for who may log in
+    here: on a unix socket, whose mode says who that is, or to a loopback peer; and never for a page in somebody's
+    browser, which cannot send ``Content-Type: application/json`` to another host than its own, nor name us as its host.
     """
 
     def __init__(
@@ -81,9 +88,14 @@ class HealthServer:
         Raises:
             BindError: Nobody can listen there, or somebody does already.
         """
-        self._actions: Mapping[str, Action] = {"/drain": self._drain} | dict(actions or {})
+        self._actions: Mapping[str, Action] = {
+            "/drain": self._drain,
+            "/reload": self._reload,
+        } | dict(actions or {})
         self._lifecycle = lifecycle
         self._status = status
+        self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._lock: InstanceLock | None = None
         server = self
 
         class Handler(_Handler):
@@ -98,11 +110,14 @@ class HealthServer:
         self._server: socketserver.BaseServer
         try:
             if isinstance(where, Path):
+                self._lock = InstanceLock(where.with_name(f"{where.name}.lock"))
                 self._server = _unix_server(where, Handler)
                 self.address = bind
             else:
                 self._server = _TcpServer(where, Handler)
                 self.address = f"{where[0]}:{self._server.server_address[1]}"
+        except AlreadyRunningError as error:
+            raise BindError(f"cannot listen at {bind}: {error}") from error
         except (OSError, UnicodeError) as error:  # a host's name that is too long is a UnicodeError
             raise BindError(f"cannot listen at {bind}: {getattr(error, 'strerror', None) or error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
@@ -117,6 +132,8 @@ class HealthServer:
         self._thread.join()
         if self._unix_path is not None:
             self._unix_path.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
 
     def _answer(self, path: str) -> tuple[int, str, bytes]:
         state, reason = self._lifecycle.state, self._lifecycle.reason
@@ -128,9 +145,16 @@ class HealthServer:
         if path == "/metrics":
             return 200, "text/plain; version=0.0.4", metrics.render()
         if path == "/status":
-            body = {"program": self._lifecycle.program, "state": state, "reason": reason, **self._status()}
-            return 200, _JSON, orjson.dumps(body)
+            return (
+                200,
+                _JSON,
+                orjson.dumps({**self._introduction(), "state": state, "reason": reason, **self._status()}),
+            )
         return 404, "text/plain", b"/healthz /readyz /metrics /status\n"
+
+    def _introduction(self) -> dict[str, Any]:
+        """Who answers: ``started_at`` differs after a reload, ``pid`` does not."""
+        return {"program": self._lifecycle.program, "pid": os.getpid(), "started_at": self._started_at}
 
     def _act(self, path: str, arguments: Mapping[str, Any]) -> tuple[int, str, bytes]:
         action = self._actions.get(path)
@@ -140,12 +164,20 @@ class HealthServer:
             answer = action(arguments)
         except ActionRefusedError as refusal:
             return _refused(refusal.code, refusal.sentence)
-        return (202 if path == "/drain" else 200), _JSON, msgspec.json.encode(answer)
+        return (202 if path in ("/drain", "/reload") else 200), _JSON, msgspec.json.encode(answer)
 
     def _drain(self, arguments: Mapping[str, Any]) -> Any:
         _log.info("asked to drain by an operator")
         self._lifecycle.request_stop_from_thread()
         return {"said": "draining"}
+
+    def _reload(self, arguments: Mapping[str, Any]) -> Any:
+        try:
+            self._lifecycle.reload()
+        except ConfigError as error:
+            _log.error("not reloaded, it goes on with what it has: %s", "; ".join(error.problems))
+            raise ActionRefusedError(422, str(error)) from error
+        return {"said": "draining, then beginning anew"}
 
 
 def _refused(code: int, sentence: str) -> tuple[int, str, bytes]:

@@ -1,15 +1,26 @@
-"""The life of a daemon as one object: its state, and what signals asked for. Handlers only set flags; loops act."""
+"""The life of a daemon as one object: its state, and what signals asked for. Handlers only set flags; loops act.
+
+A reload (HUP, or ``reload``) first checks the configuration. A bad one is told and changes nothing; a good one has the
+daemon drain as at a stop, and then begin anew in the same process (``daemon_process.py``).
+"""
 
 import asyncio
+import contextlib
 import logging
 import os
+import queue
 import signal
 import threading
+from collections.abc import Callable
 from typing import Final, Literal
+
+from dmpd.runtime.config import ConfigError
 
 State = Literal["starting", "ready", "degraded", "draining", "stopped"]
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
+SIGNALS: Final = (*_STOP, signal.SIGHUP)
+"""All that a daemon listens to."""
 
 _log = logging.getLogger(__name__)
 
@@ -17,11 +28,15 @@ _log = logging.getLogger(__name__)
 class Lifecycle:
     """State of one daemon, shared with its health server's thread. Signals: TERM and INT stop, HUP reloads."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *, check_config: Callable[[], object] | None = None) -> None:
+        """``check_config``: reads the configuration anew, raises ``ConfigError``; None = there is nothing to reload."""
         self.program = program
         self.stops = 0
         """TERMs and INTs so far."""
-        self.reload_requested = False
+        self._check_config = check_config
+        self._restart = False
+        self._hups: queue.SimpleQueue[None] = queue.SimpleQueue()  # the one that a signal handler may put into
+        self._wakeup_write_fd = -1
         self.wakeup_fd = -1
         """Readable after a signal (``install_signals`` only): for loops that wait in poll."""
         self._lock = threading.Lock()
@@ -33,7 +48,13 @@ class Lifecycle:
 
     @property
     def stop_requested(self) -> bool:
-        return self.stops > 0
+        """End in order: drain what was accepted."""
+        return self.stops > 0 or self._restart
+
+    @property
+    def restart_requested(self) -> bool:
+        """After that, begin anew. A TERM meanwhile makes a plain stop of it, and is not the second one."""
+        return self._restart and self.stops == 0
 
     @property
     def second_stop(self) -> bool:
@@ -77,14 +98,38 @@ class Lifecycle:
         else:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def reload(self) -> None:
+        """What HUP does, from another thread than the loop's: check the configuration; then drain and begin anew.
+
+        Blocks for the disk. Without effect while a stop is under way.
+
+        Raises:
+            ConfigError: It is bad, or there is none: the daemon goes on with what it has.
+        """
+        if self._check_config is None:
+            raise ConfigError([f"{self.program} has no configuration to reload"])
+        self._check_config()
+        with self._lock:
+            if self.stop_requested:
+                return
+            self._restart = True
+        _log.info("the configuration is good: %s drains, then begins anew with it", self.program)
+        if self._loop is not None and self._stopped is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(self._stopped.set)
+        elif self._wakeup_write_fd >= 0:
+            with contextlib.suppress(BlockingIOError):  # full: it is readable anyway
+                os.write(self._wakeup_write_fd, b"\0")
+
     def install_signals(self) -> None:
         """For loops without asyncio: TERM, INT and HUP set flags and make ``wakeup_fd`` readable."""
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.wakeup_fd = read_fd
+        self.wakeup_fd, self._wakeup_write_fd = read_fd, write_fd
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         for number in _STOP:
             signal.signal(number, lambda *_: self.request_stop())
-        signal.signal(signal.SIGHUP, lambda *_: self._request_reload())
+        signal.signal(signal.SIGHUP, lambda *_: self._hups.put(None))
+        self._listen()
 
     def clear_wakeup(self) -> None:
         """Empty ``wakeup_fd`` after it was readable."""
@@ -102,12 +147,25 @@ class Lifecycle:
             self._stopped.set()
         for number in _STOP:
             loop.add_signal_handler(number, self.request_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._request_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._hups.put, None)
+        self._listen()
 
     async def wait_stop(self) -> None:
         """Return when a stop is asked for. Needs ``install_async``."""
         assert self._stopped is not None
         await self._stopped.wait()
 
-    def _request_reload(self) -> None:
-        self.reload_requested = True
+    def _listen(self) -> None:
+        """Take HUPs from now on, in a thread of its own, and the signals that a former life kept waiting."""
+        threading.Thread(target=self._reload_at_hups, name="reload", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _reload_at_hups(self) -> None:
+        while True:
+            self._hups.get()
+            try:
+                self.reload()
+            except ConfigError as error:
+                _log.error("not reloaded, %s goes on with what it has: %s", self.program, "; ".join(error.problems))
+            except Exception:  # whatever it is: the next HUP shall be heard
+                _log.exception("not reloaded, %s goes on with what it has", self.program)

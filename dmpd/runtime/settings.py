@@ -9,6 +9,14 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Port = Annotated[int, Meta(ge=1, le=65_535)]
+Bind = Annotated[
+    str,
+    Meta(
+        pattern=r"^(unix:[^\0]+|[^\s]*:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4}))$",
+        extra={"expected": "host:port or unix:/path"},
+    ),
+]
+"""Where a server of ours listens; what ``runtime.health.parse_bind`` takes."""
 PositiveInt = Annotated[int, Meta(ge=1)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 

@@ -1,5 +1,6 @@
 """Ends a process whose main loop stands still: stacks to stderr, exit 70, and supervisord starts it anew."""
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -45,7 +46,8 @@ class Watchdog:
 
     def _end(self) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        sys.stderr.write(f"{stamp} error the main loop has stood still for {self._interval_s * _CHECKS:g} s\n")
-        sys.stderr.flush()
-        faulthandler.dump_traceback(all_threads=True)
+        with contextlib.suppress(OSError):  # supervisord, which read it, was killed
+            sys.stderr.write(f"{stamp} error the main loop has stood still for {self._interval_s * _CHECKS:g} s\n")
+            sys.stderr.flush()
+            faulthandler.dump_traceback(all_threads=True)
         os._exit(exit_codes.INTERNAL)

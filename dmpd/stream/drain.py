@@ -1,5 +1,6 @@
 """The end of a stream after TERM: a deadline, and what is said when it is not kept."""
 
+import contextlib
 import logging
 import os
 import select
@@ -61,7 +62,7 @@ class StopWatch:
                 self._take_signals()
             now_s = time.monotonic()
             stops = max(self._signals, self._lifecycle.stops)
-            if stops > 0 and self.stopped_at_s is None:
+            if (stops > 0 or self._lifecycle.stop_requested) and self.stopped_at_s is None:
                 self.stopped_at_s = now_s
             if stops > 1 and second_at_s is None:
                 second_at_s = now_s
@@ -114,8 +115,9 @@ class Drain:
 
 def exit_now(code: int) -> NoReturn:
     """End without teardown: the Kafka client's could block for ever. Workers die with us."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # supervisord, which read it, was killed
+            stream.flush()
     os._exit(code)
 
 

@@ -41,7 +41,13 @@ class TopicMissingError(Exception):
 
 
 def run(
-    config: StreamConfig, *, handler: str, argument: bytes, health_bind: str | None = None, reach_s: float = 10.0
+    config: StreamConfig,
+    *,
+    handler: str,
+    argument: bytes,
+    health_bind: str | None = None,
+    lifecycle: Lifecycle | None = None,
+    reach_s: float = 10.0,
 ) -> int:
     """Process ``config.stream.topic`` until TERM, INT, or an error; blocks, main thread only. Returns the exit code.
 
@@ -52,12 +58,13 @@ def run(
         handler: ``"module:function"``, a ``HandlerFactory``.
         argument: For the factory.
         health_bind: Where ``/healthz /readyz /metrics /status`` are served; None = nowhere.
+        lifecycle: Whose stops are obeyed; its signals are installed here. None = one of its own.
         reach_s: How long Kafka has to answer at the start.
 
     Raises:
         UnavailableError: Kafka does not answer; says where.
     """
-    lifecycle = Lifecycle(PROGRAM)
+    lifecycle = lifecycle or Lifecycle(PROGRAM)
     lifecycle.install_signals()
     status, control = StreamStatus(), Control()
     health = None

@@ -26,12 +26,13 @@ import logging, sys
 from pathlib import Path
 from dmpd.local_registry.daemon import run_simulated
 from dmpd.local_registry.simulate import SimulateOptions
+from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import MqttSettings
 logging.basicConfig(level="INFO")
 raes, devices, rate, state, certificates, port = sys.argv[1:]
 sys.exit(run_simulated(SimulateOptions(
     raes=int(raes), devices=int(devices), seed=1, rate_per_s=float(rate), state_dir=Path(state),
-    certificates=Path(certificates), mqtt=MqttSettings(port=int(port)))))
+    certificates=Path(certificates), mqtt=MqttSettings(port=int(port))), Lifecycle("simulate")))
 """
 
 

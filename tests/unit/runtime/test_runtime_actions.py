@@ -77,7 +77,7 @@ def test_an_action_gets_its_arguments_and_answers(server):
 
 def test_a_refusal_is_its_code_and_its_sentence(server):
     assert post(server, body=b"{}", **JSON_HEADER) == (400, {"error": "say a"})
-    assert post(server, "/nothing", **JSON_HEADER) == (404, {"error": "there are: POST /add /drain"})
+    assert post(server, "/nothing", **JSON_HEADER) == (404, {"error": "there are: POST /add /drain /reload"})
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])

@@ -6,22 +6,19 @@ that message again.
 """
 
 from collections import deque
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Ticket(NamedTuple):
-    """Names one received message: its connection and its place in the order of receipt there."""
+class Ticket(Generic[T]):
+    """Stands for one received message; only ``AckFrontier`` makes it and looks into it."""
 
-    epoch: int
-    position: int
+    __slots__ = ("epoch", "item", "since_s", "stored")
 
-
-class _Slot(Generic[T]):
-    __slots__ = ("item", "since_s", "stored")
-
-    def __init__(self, item: T, since_s: float) -> None:
+    def __init__(self, epoch: int, item: T, since_s: float) -> None:
+        self.epoch = epoch
         self.item = item
         self.since_s = since_s
         self.stored = False
@@ -32,38 +29,40 @@ class AckFrontier(Generic[T]):
 
     def __init__(self) -> None:
         self.epoch = 0
-        self._first = 0
-        self._slots: deque[_Slot[T]] = deque()
+        self._waiting: deque[Ticket[T]] = deque()
 
     def __len__(self) -> int:
         """How many messages of this connection wait for their acknowledgement."""
-        return len(self._slots)
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Ticket[T]]:
+        """Those, oldest first; some may be stored already."""
+        return iter(self._waiting)
 
     def new_connection(self) -> int:
         """Begin a new epoch and forget what the older one left unacknowledged; returns the epoch."""
         self.epoch += 1
-        self._first = 0
-        self._slots.clear()
+        self._waiting.clear()
         return self.epoch
 
-    def received(self, item: T, now_s: float) -> Ticket:
+    def received(self, item: T, now_s: float) -> Ticket[T]:
         """Note ``item`` as the newest message of this connection."""
-        self._slots.append(_Slot(item, now_s))
-        return Ticket(self.epoch, self._first + len(self._slots) - 1)
+        ticket = Ticket(self.epoch, item, now_s)
+        self._waiting.append(ticket)
+        return ticket
 
-    def stored(self, ticket: Ticket) -> list[T]:
+    def stored(self, ticket: Ticket[T]) -> list[T]:
         """Note that this message is safe; returns what may be acknowledged now, in the order of receipt."""
+        assert not ticket.stored, "confirmed twice"
+        ticket.stored = True
         if ticket.epoch != self.epoch:
             return []
-        index = ticket.position - self._first
-        assert 0 <= index < len(self._slots), "confirmed twice, or never received"
-        self._slots[index].stored = True
         ready: list[T] = []
-        while self._slots and self._slots[0].stored:
-            ready.append(self._slots.popleft().item)
-        self._first += len(ready)
+        waiting = self._waiting
+        while waiting and waiting[0].stored:
+            ready.append(waiting.popleft().item)
         return ready
 
     def oldest_age_s(self, now_s: float) -> float:
         """How long the oldest unacknowledged message has waited; 0 when none does."""
-        return now_s - self._slots[0].since_s if self._slots else 0.0
+        return now_s - self._waiting[0].since_s if self._waiting else 0.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 from typing import Any, Final
@@ -36,6 +37,24 @@ def run(
     daemon = _Daemon(settings, kafka=kafka, mqtt=mqtt, topics=topics, lifecycle=lifecycle)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(daemon.run())
+
+
+def make_producer(
+    settings: BridgeSettings, kafka: KafkaSettings, topics: TopicSettings, *, one_by_one: bool
+) -> Producer:
+    """A producer for the uplink: ``uplink.MakeProducer``."""
+    batches: dict[str, object] = {"batch_num_messages": 1} if one_by_one else {}
+    return Producer(
+        kafka,
+        PROGRAM,
+        # Room for twice the bound: then the gate, which pauses reading, acts before the producer's own queue is full.
+        queue_buffering_max_messages=2 * settings.in_flight_messages_max,
+        queue_buffering_max_kbytes=2 * settings.in_flight_bytes_max // 1024,
+        message_max_bytes=topics.max_message_bytes,
+        # A batch that is refused for good ends the producer, or what comes behind it would pass it: per-key order.
+        enable_gapless_guarantee=True,
+        **batches,
+    )
 
 
 class _Daemon:
@@ -94,7 +113,7 @@ class _Daemon:
             topics=self._topics,
             partitions=partitions,
             connect=MqttClient.connect,
-            make_producer=self._producer,
+            make_producer=functools.partial(make_producer, self._settings, self._kafka, self._topics),
             random=random.random,
         )
         running = asyncio.create_task(uplink.run(), name="uplink")
@@ -108,16 +127,6 @@ class _Daemon:
             with contextlib.suppress(asyncio.CancelledError):
                 await running
         return exit_codes.OK
-
-    def _producer(self) -> Producer:
-        # Room for twice the bound: then the gate, which pauses reading, acts before the producer's own queue is full.
-        return Producer(
-            self._kafka,
-            PROGRAM,
-            queue_buffering_max_messages=2 * self._settings.in_flight_messages_max,
-            queue_buffering_max_kbytes=2 * self._settings.in_flight_bytes_max // 1024,
-            message_max_bytes=self._topics.max_message_bytes,
-        )
 
     async def _reach_kafka(self) -> dict[str, int] | None:
         """Wait for Kafka and our topics, however long it takes; partitions by topic, or None if we were stopped."""

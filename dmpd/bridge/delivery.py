@@ -1,12 +1,10 @@
-"""One Kafka producer's life: records in, delivery reports out, in batches, on the event loop's thread.
+"""One Kafka producer's life: records in, delivery reports out, in batches, all on the event loop's thread.
 
-The producer's callbacks come on a thread of ours that only polls it. Waking the loop costs more than a report, so a
-report wakes it only when no wake-up is under way already.
+The producer is polled by a timer of the loop while anything is in flight. A thread that polls would hand each batch
+over through Python's interpreter lock and a wake-up of the loop, which costs more than the polls that find nothing.
 """
 
 import asyncio
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,57 +14,31 @@ from dmpd.bridge.acks import Ticket
 from dmpd.bridge.gate import Gate
 from dmpd.bridge.records import Outgoing
 from dmpd.runtime.kafka import ProducerQueueFullError, RecordProducer
+from dmpd.runtime.mqtt import Message
 
-_POLL_S: Final = 0.1
-_CLOSE_S: Final = 1.0
-
-_log = logging.getLogger(__name__)
+_POLL_S: Final = 0.002
+"""A delivery takes 4 ms and more, most of it linger and the broker's disk."""
 
 
 class Flight:
     """One record on its way, and the message it came from."""
 
-    __slots__ = ("_inbox", "error", "received_s", "record", "ticket")
+    __slots__ = ("error", "inbox", "received_s", "record", "refused_by_client", "ticket")
 
-    def __init__(self, record: Outgoing, ticket: Ticket, received_s: float) -> None:
+    def __init__(self, record: Outgoing, ticket: Ticket[Message], received_s: float) -> None:
         self.record = record
         self.ticket = ticket
         self.received_s = received_s
         self.error: str | None = None
-        self._inbox: _Inbox | None = None
-
-    def sent_by(self, inbox: "_Inbox") -> None:
-        self._inbox = inbox
+        self.refused_by_client = False
+        """The record was not even sent; what was sent before and after it is not affected."""
+        self.inbox: list[Flight] | None = None
 
     def reported(self, error: str | None) -> None:
-        """The producer's callback, on its thread."""
-        assert self._inbox is not None
+        """The producer's callback, inside its ``poll`` or ``produce``."""
+        assert self.inbox is not None
         self.error = error
-        self._inbox.put(self)
-
-
-class _Inbox:
-    """Hands flights from the poll thread to the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[], None]) -> None:
-        self._loop = loop
-        self._take = take
-        self._flights: deque[Flight] = deque()
-        self._woken = False
-
-    def put(self, flight: Flight) -> None:
-        self._flights.append(flight)
-        if not self._woken:
-            self._woken = True
-            self._loop.call_soon_threadsafe(self._take)
-
-    def take(self) -> list[Flight]:
-        # Cleared before the first look: a flight put after it wakes the loop again, one put before is seen here.
-        self._woken = False
-        taken: list[Flight] = []
-        while self._flights:
-            taken.append(self._flights.popleft())
-        return taken
+        self.inbox.append(self)
 
 
 class Delivery:
@@ -76,26 +48,30 @@ class Delivery:
         self._producer = producer
         self._gate = gate
         self._on_reports = on_reports
-        self._inbox = _Inbox(asyncio.get_running_loop(), self._take)
+        self._loop = asyncio.get_running_loop()
+        self._inbox: list[Flight] = []
+        self._in_flight = 0
         self._waiting: deque[Flight] = deque()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
-        self._thread.start()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @property
     def fatal(self) -> str | None:
-        """Why this producer can do nothing more, or None."""
+        """Why this producer can do nothing more, or None; up to date after ``poll``."""
         return self._producer.fatal
 
     def send(self, flight: Flight) -> None:
         """Take ``flight``; never blocks, never refuses: the gate is what bounds the number of them."""
-        self._gate.added(flight.record.size_bytes, time.monotonic())
-        flight.sent_by(self._inbox)
+        self._gate.added(flight.record.size_bytes, flight.received_s)
+        self._in_flight += 1
+        flight.inbox = self._inbox
         if self._waiting or not self._produce(flight):
             self._waiting.append(flight)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_POLL_S, self._due)
 
     def _produce(self, flight: Flight) -> bool:
-        record = flight.record
+        record, reported = flight.record, len(self._inbox)
         try:
             self._producer.produce(
                 record.topic,
@@ -107,29 +83,35 @@ class Delivery:
             )
         except ProducerQueueFullError:
             return False  # sent in its turn, as soon as reports make room
+        flight.refused_by_client = len(self._inbox) > reported
         return True
 
-    def _take(self) -> None:
-        if self._closed.is_set():
+    def _due(self) -> None:
+        self._timer = None
+        self.poll()
+        if self._in_flight and not self._closed and self._timer is None:
+            self._timer = self._loop.call_later(_POLL_S, self._due)
+
+    def poll(self) -> None:
+        """Let the producer report, and hand the reports on. Needed when idle too: ``fatal`` shows in no other way."""
+        if self._closed:
             return
-        flights = self._inbox.take()
-        now_s = time.monotonic()
-        for flight in flights:
-            self._gate.removed(flight.record.size_bytes, now_s)
+        if not self._producer.poll(0) and self._producer.fatal is not None:
+            self._producer.poll(0)  # it broke off at the error; the reports behind it say which record was at fault
         while self._waiting and self._produce(self._waiting[0]):
             self._waiting.popleft()
-        if flights:
-            self._on_reports(flights)
-
-    def _poll(self) -> None:
-        while not self._closed.is_set():
-            self._producer.poll(_POLL_S)
+        if not self._inbox:
+            return
+        flights, self._inbox[:] = self._inbox[:], []
+        self._in_flight -= len(flights)
+        size_bytes = sum([flight.record.size_bytes for flight in flights])
+        self._gate.removed(size_bytes, time.monotonic(), messages=len(flights))
+        self._on_reports(flights)
 
     def close(self) -> None:
-        """Give up what is in flight; its reports are ignored from here on. Blocks for about 0.1 s at most."""
-        self._closed.set()
-        self._thread.join(_CLOSE_S)
-        if self._thread.is_alive():
-            _log.warning("the Kafka producer's poll did not return in %.0f s", _CLOSE_S)
+        """Give up what is in flight; its reports are ignored from here on."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._producer.close()
         self._gate.clear(time.monotonic())

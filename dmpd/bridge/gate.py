@@ -35,9 +35,10 @@ class Gate:
         if self._closed_since_s is None and (self.bytes > self._bytes_max or self.messages > self._messages_max):
             self._closed_since_s = now_s
 
-    def removed(self, size_bytes: int, now_s: float) -> None:
+    def removed(self, size_bytes: int, now_s: float, *, messages: int = 1) -> None:
+        """Take ``messages`` of together ``size_bytes`` off."""
         self.bytes -= size_bytes
-        self.messages -= 1
+        self.messages -= messages
         assert self.bytes >= 0
         assert self.messages >= 0
         self._reopen(now_s)
@@ -52,6 +53,10 @@ class Gate:
         """Nothing is in flight any more: the producer is gone."""
         self.bytes = self.messages = 0
         self._reopen(now_s)
+
+    @property
+    def is_open(self) -> bool:
+        return self._closed_since_s is None
 
     def state(self, now_s: float) -> GateState:
         if self._closed_since_s is None:

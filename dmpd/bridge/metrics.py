@@ -1,6 +1,8 @@
 """Metrics of the bridge."""
 
-from dmpd.runtime.metrics import counter, gauge, histogram
+from collections import Counter
+
+from dmpd.runtime.metrics import batch_histogram, counter, gauge
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 
@@ -14,11 +16,8 @@ undelivered = counter("dmpd_bridge_undelivered_total", "Delivery reports that we
 late_reports = counter(
     "dmpd_bridge_late_reports_total", "Confirmations of messages of an older connection, which acknowledge nothing."
 )
-delivery_seconds = histogram(
-    "dmpd_bridge_delivery_seconds",
-    "From receipt to Kafka's confirmation.",
-    unit="seconds",
-    buckets=_SECONDS,
+delivery_seconds = batch_histogram(
+    "dmpd_bridge_delivery_seconds", "From receipt to Kafka's confirmation.", buckets=_SECONDS
 )
 pubacks = counter("dmpd_bridge_pubacks_total", "Messages acknowledged to the broker.")
 puback_age_seconds = gauge("dmpd_bridge_puback_age_seconds", "How long the oldest unacknowledged message has waited.")
@@ -32,3 +31,28 @@ durable_ranges = counter("dmpd_bridge_durable_ranges_total", "Ranges of outbox r
 connects = counter("dmpd_bridge_connects_total", "Attempts to reach the broker, by outcome.", ("outcome",))
 connected = gauge("dmpd_bridge_connected", "1 while there is a connection to the broker.")
 producers = counter("dmpd_bridge_producers_total", "Kafka producers made: more than one means fatal errors.")
+
+
+class Tally:
+    """What is counted per message, kept in plain numbers until ``flush``. For one thread."""
+
+    __slots__ = ("delivered", "late_reports", "pubacks", "received", "redelivered", "retained", "strangers")
+
+    def __init__(self) -> None:
+        self._zero()
+
+    def _zero(self) -> None:
+        self.received = self.redelivered = self.retained = self.strangers = self.pubacks = self.late_reports = 0
+        self.delivered: Counter[str] = Counter()
+
+    def flush(self) -> None:
+        """Add all to the metrics and begin at zero."""
+        received.inc(self.received)
+        redelivered.inc(self.redelivered)
+        retained.inc(self.retained)
+        strangers.inc(self.strangers)
+        pubacks.inc(self.pubacks)
+        late_reports.inc(self.late_reports)
+        for topic, count in self.delivered.items():
+            delivered.labels(topic).inc(count)
+        self._zero()

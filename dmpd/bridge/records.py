@@ -6,6 +6,7 @@ Whether the rest is right is judged by the Cloud Registry, behind Kafka, where i
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -38,6 +39,8 @@ class Received(Protocol):
     def content_type(self) -> str | None: ...
     @property
     def correlation_data(self) -> bytes | None: ...
+    @property
+    def malformed(self) -> str | None: ...
 
 
 class Row(NamedTuple):
@@ -87,19 +90,22 @@ def record_of(
         partitions: How many partitions the info and rsp topics have, by name.
         now_s: Wall clock; becomes ``mqtt-received-at``.
     """
-    levels = message.topic.split("/", 3)
-    if message.topic.startswith("$") or len(levels) < 4 or not is_rae(levels[2]):
-        return None  # not from a RAE: as dead letters these would be a flood that costs its author nothing
     headers = _headers(message, now_s)
-    if sum(len(name) + len(value) for name, value in headers) > HEADERS_BYTES_MAX:
-        return _refused(message, topics, headers[:1], "too_large", f"properties over {HEADERS_BYTES_MAX} bytes")
     try:
         topic = parse_topic(message.topic)
     except InvalidTopicError as error:
+        if _is_stranger(message.topic):
+            return None
         return _refused(message, topics, headers, "bad_key", str(error))
     if topic.kind not in ("info", "rsp"):
         return None
     return _checked(message, topic, topics, headers, partitions)
+
+
+def _is_stranger(topic: str) -> bool:
+    """Whether it comes from no RAE: as dead letters these would be a flood that costs its author nothing."""
+    levels = topic.split("/", 3)
+    return topic.startswith("$") or len(levels) < 4 or not is_rae(levels[2])
 
 
 def dead_letter(record: Outgoing, topics: TopicSettings, *, reason: str, detail: str) -> Outgoing:
@@ -113,6 +119,10 @@ def _checked(
     message: Received, topic: Topic, topics: TopicSettings, headers: tuple[Header, ...], partitions: Mapping[str, int]
 ) -> Outgoing:
     payload = message.payload
+    if len(headers) > 1 and _size_bytes(headers) > HEADERS_BYTES_MAX:
+        return _refused(message, topics, headers, "too_large", f"properties over {HEADERS_BYTES_MAX} bytes")
+    if message.malformed is not None:
+        return _refused(message, topics, headers, "malformed", f"{message.malformed}: not UTF-8")
     if len(payload) > limits.PAYLOAD_BYTES_MAX:
         detail = f"{len(payload)} bytes, at most {limits.PAYLOAD_BYTES_MAX}"
         return _refused(message, topics, headers, "too_large", detail)
@@ -143,6 +153,8 @@ def _refused(
 ) -> Outgoing:
     value, mark = _fitting(message.payload, topics)
     key = message.topic.encode(errors="replace")
+    if _size_bytes(headers) > HEADERS_BYTES_MAX:
+        headers = headers[:1]
     return Outgoing(topics.info_dead, key, value, None, (*headers, *_verdict(reason, detail), *mark), None, reason)
 
 
@@ -161,8 +173,12 @@ def _fitting(value: bytes, topics: TopicSettings) -> tuple[bytes, tuple[Header, 
     return b"", (("dmpd-truncated", b"1"),)
 
 
+def _size_bytes(headers: tuple[Header, ...]) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
+
+
 def _headers(message: Received, now_s: float) -> tuple[Header, ...]:
-    headers: list[Header] = [("mqtt-received-at", _instant(now_s))]
+    headers: list[Header] = [("mqtt-received-at", _instant(int(now_s * 1000)))]
     if message.retain:
         headers.append(("mqtt-retain", b"1"))
     if message.expiry_s is not None:
@@ -176,6 +192,7 @@ def _headers(message: Received, now_s: float) -> tuple[Header, ...]:
     return tuple(headers)
 
 
-def _instant(now_s: float) -> bytes:
-    text = datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds")
+@lru_cache(maxsize=16)
+def _instant(now_ms: int) -> bytes:
+    text = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z").encode()

@@ -15,10 +15,11 @@ from typing import Any, Final, Protocol
 
 from dmpd.bridge import metrics
 from dmpd.bridge.acks import AckFrontier
+from dmpd.bridge.blame import Blame
 from dmpd.bridge.delivery import Delivery, Flight
 from dmpd.bridge.durable import DurableAcks, StoredRows
 from dmpd.bridge.gate import Gate, GateState
-from dmpd.bridge.records import dead_letter, record_of
+from dmpd.bridge.records import Outgoing, dead_letter, record_of
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.model.codec import encode
 from dmpd.model.messages import Durable
@@ -33,6 +34,8 @@ FILTERS: Final = ("dmp/v1/+/+/info", "dmp/v1/+/+/rsp/+")
 TICK_S: Final = 0.1
 STABLE_S: Final = 60.0
 DEAD_LOG_S: Final = 1.0
+CAREFUL_S: Final = 600.0
+"""For so long records go one by one after a refused batch, if the one at fault does not come again."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Client(Protocol):
 
     async def subscribe(self, filters: Sequence[str], *, qos: int = 1, retain_handling: int = 1) -> list[int]: ...
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int: ...
-    def ack(self, message: Message) -> None: ...
+    def ack_all(self, messages: Sequence[Message]) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     async def disconnect(self, *, reason_code: int = 0) -> None: ...
@@ -55,6 +58,13 @@ class Client(Protocol):
 
 Connect = Callable[..., Awaitable[Client]]
 """``MqttClient.connect``, or that of the in-memory broker."""
+
+
+class MakeProducer(Protocol):
+    """Makes one producer, which must not let a record pass one that was refused: it fails for good instead."""
+
+    def __call__(self, *, one_by_one: bool) -> RecordProducer:
+        """``one_by_one``: each record in a batch of its own."""
 
 
 class Uplink:
@@ -68,7 +78,7 @@ class Uplink:
         topics: TopicSettings,
         partitions: Mapping[str, int],
         connect: Connect,
-        make_producer: Callable[[], RecordProducer],
+        make_producer: MakeProducer,
         random: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -86,6 +96,8 @@ class Uplink:
         self._durable = DurableAcks(delay_s=settings.durable_delay_s, rows_max=settings.durable_rows_max)
         self._trouble = Backoff(settings.retry_first_s, settings.retry_max_s, random=random)
         self._takeovers = Backoff(settings.takeover_retry_first_s, settings.takeover_retry_max_s, random=random)
+        self._tally = metrics.Tally()
+        self._blame = Blame(careful_s=CAREFUL_S)
         self._delivery: Delivery | None = None
         self._producer_failure = ""
         self._dead_logged_s: dict[str, float] = {}
@@ -93,6 +105,7 @@ class Uplink:
         self._early: list[Message] = []
         self._reading = True
         self._paused = False
+        self._emptying = False
         self._left_for_kafka = False
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
@@ -251,21 +264,33 @@ class Uplink:
         if epoch != self._acks.epoch or self._delivery is None:
             return
         now_s = time.monotonic()
-        metrics.received.inc()
+        tally = self._tally
+        tally.received += 1
         if message.dup:
-            metrics.redelivered.inc()
+            tally.redelivered += 1
         if message.retain:
-            metrics.retained.inc()
+            tally.retained += 1
         ticket = self._acks.received(message, now_s)
         record = record_of(message, self._topics, partitions=self._partitions, now_s=time.time())
         if record is None:
-            metrics.strangers.inc()
+            tally.strangers += 1
             self._acknowledge(self._acks.stored(ticket))
             return
+        if self._blame.condemned and record.reason is None:
+            record = self._judged(record, now_s)
         if record.reason is not None:
             self._count_dead(record.reason, message.topic)
         self._delivery.send(Flight(record, ticket, now_s))
-        self._read_or_pause()
+        if not self._gate.is_open:
+            self._read_or_pause()
+
+    def _judged(self, record: Outgoing, now_s: float) -> Outgoing:
+        """``record``, or its dead letter if it is the one that Kafka refused alone."""
+        sentence = self._blame.sentence_for(record.key, record.value)
+        if sentence is None:
+            return record
+        self._blame.found(now_s)
+        return dead_letter(record, self._topics, reason="undeliverable", detail=sentence)
 
     def _count_dead(self, reason: str, topic: str) -> None:
         metrics.dead_letters.labels(reason).inc()
@@ -281,7 +306,7 @@ class Uplink:
         if client is None or client.closed.done():
             return
         state = self._gate.state(time.monotonic())
-        wanted = state is not GateState.OPEN or not self._reading
+        wanted = state is not GateState.OPEN or not self._reading or self._emptying
         if wanted != self._paused:
             self._paused = wanted
             if wanted:
@@ -304,18 +329,17 @@ class Uplink:
         delivery = self._delivery
         if delivery is None:
             return
+        if any(flight.error is not None for flight in flights):
+            flights = self._without_refused(delivery, flights, now_s)
         ready: list[Message] = []
         for flight in flights:
-            if flight.error is None:
-                ready += self._stored(flight, now_s)
-            elif not self._retry_as_dead_letter(delivery, flight):
-                return
+            ready += self._stored(flight, now_s)
         self._acknowledge(ready)
         self._read_or_pause()
         self._changed.set()
 
     def _stored(self, flight: Flight, now_s: float) -> list[Message]:
-        metrics.delivered.labels(flight.record.topic).inc()
+        self._tally.delivered[flight.record.topic] += 1
         metrics.delivery_seconds.observe(now_s - flight.received_s)
         row = flight.record.row
         if row is not None:
@@ -323,20 +347,30 @@ class Uplink:
             if ack is not None:
                 self._tell(ack)
         if flight.ticket.epoch != self._acks.epoch:
-            metrics.late_reports.inc()
+            self._tally.late_reports += 1
         return self._acks.stored(flight.ticket)
 
-    def _retry_as_dead_letter(self, delivery: Delivery, flight: Flight) -> bool:
-        """Send what Kafka refused to the dead-letter topic; False if that is no way out and all begins anew."""
-        assert flight.error is not None
-        metrics.undelivered.inc()
-        if delivery.fatal is not None or flight.record.reason is not None or not is_record_fault(flight.error):
-            self._begin_anew(delivery.fatal or f"{flight.record.topic}: {flight.error}")
-            return False
+    def _without_refused(self, delivery: Delivery, flights: list[Flight], now_s: float) -> list[Flight]:
+        """Those that Kafka has. What the client refused goes out as dead letters; else all begins anew."""
+        stored = [flight for flight in flights if flight.error is None]
+        refused = [flight for flight in flights if flight.error is not None]
+        metrics.undelivered.inc(len(refused))
+        faults = [one for one in refused if one.record.reason is None and is_record_fault(one.error or "")]
+        if len(faults) == len(refused) and all(one.refused_by_client for one in faults):
+            for flight in faults:
+                self._send_as_dead_letter(delivery, flight)
+            return stored
+        if faults:
+            first = faults[0]
+            self._blame.refused(first.record.key, first.record.value, first.error or "", now_s)
+        self._begin_anew(delivery.fatal or f"{refused[0].record.topic}: {refused[0].error}")
+        return stored
+
+    def _send_as_dead_letter(self, delivery: Delivery, flight: Flight) -> None:
+        """For a record that never left the client: nothing that came behind it is affected."""
         self._count_dead("undeliverable", flight.record.key.decode(errors="replace"))
-        record = dead_letter(flight.record, self._topics, reason="undeliverable", detail=flight.error)
+        record = dead_letter(flight.record, self._topics, reason="undeliverable", detail=flight.error or "")
         delivery.send(Flight(record, flight.ticket, flight.received_s))
-        return True
 
     def _acknowledge(self, messages: list[Message]) -> None:
         client = self._client
@@ -344,12 +378,9 @@ class Uplink:
             # Confirmed before connect() has returned, or after the end: then a new connection clears them.
             self._early += messages
             return
-        if client.closed.done():
-            return
-        for message in messages:
-            if message.qos > 0:
-                client.ack(message)
-        metrics.pubacks.inc(len(messages))
+        if messages and not client.closed.done():
+            client.ack_all(messages)
+            self._tally.pubacks += len(messages)
 
     def _tell(self, ack: StoredRows) -> None:
         """Send one ``durable``. Without a connection it is lost: the RAE sends those rows again."""
@@ -375,7 +406,8 @@ class Uplink:
 
     def _new_producer(self) -> None:
         metrics.producers.inc()
-        self._delivery = Delivery(self._make_producer(), self._gate, on_reports=self._on_reports)
+        producer = self._make_producer(one_by_one=self._blame.careful)
+        self._delivery = Delivery(producer, self._gate, on_reports=self._on_reports)
 
     def _begin_anew(self, reason: str) -> None:
         """Drop producer and connection, nothing acknowledged: the broker delivers what was in flight again."""
@@ -388,6 +420,16 @@ class Uplink:
             self._client.abort()
         self._changed.set()
 
+    def _batches_again(self, now_s: float) -> None:
+        """After the record at fault was found: let what is in flight arrive, then send in batches again."""
+        self._emptying = self._blame.is_over(now_s)
+        if not self._emptying or self._gate.messages or self._delivery is None:
+            return
+        self._blame.trust()
+        self._emptying = False
+        self._delivery.close()
+        self._new_producer()
+
     # --- time
 
     async def _ticks(self) -> None:
@@ -397,11 +439,15 @@ class Uplink:
 
     def tick(self, now_s: float) -> None:
         """What is due by time alone."""
+        if self._delivery is not None:
+            self._delivery.poll()
         if self._delivery is not None and self._delivery.fatal is not None:
             self._begin_anew(self._delivery.fatal)
+        self._batches_again(now_s)
         self._read_or_pause()
         for ack in self._durable.due(now_s):
             self._tell(ack)
+        self._tally.flush()
         metrics.in_flight_messages.set(self._gate.messages)
         metrics.in_flight_bytes.set(self._gate.bytes)
         metrics.paused_seconds.set(self._gate.closed_s(now_s))

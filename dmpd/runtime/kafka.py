@@ -245,10 +245,19 @@ class Producer:
             on_delivery(_sentence(error.args[0]))
 
     def poll(self, timeout_s: float) -> int:
-        return int(self._client.poll(timeout_s))
+        try:
+            return int(self._client.poll(timeout_s))
+        except confluent_kafka.KafkaException as error:
+            # A fatal error is raised once by whichever call serves it; the reports behind it are still to come.
+            self._errored(error.args[0])
+            return 0
 
     def flush(self, timeout_s: float) -> int:
-        return int(self._client.flush(timeout_s))
+        try:
+            return int(self._client.flush(timeout_s))
+        except confluent_kafka.KafkaException as error:
+            self._errored(error.args[0])
+            return len(self._client)
 
     def close(self) -> None:
         self._closed = True

@@ -1,18 +1,16 @@
 """One life of one MQTT 5 connection, on an event loop. Alone in importing paho.
 
-paho is used as a dumb pipe: it keeps no queue of ours and never reconnects. Connect and TLS handshake block (5 s were
-measured against a frozen broker), so they happen on an executor's thread. To reconnect, make a new client; whatever the
-old one had in flight is the caller's to send again. Works on asyncio's own loop and on uvloop.
+paho is used as a dumb pipe: it keeps no queue of ours and never reconnects. It sees no socket (``mqtt_stream``) and
+none of the messages that come in (``mqtt_frames``): it speaks the rest of the protocol. To reconnect, make a new
+client; whatever the old one had in flight is the caller's to send again. Works on asyncio's own loop and on uvloop.
 """
 
 import asyncio
 import contextlib
 import logging
-import socket
-import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec import Struct
 from paho.mqtt import client as paho
@@ -23,13 +21,24 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from dmpd.runtime.errors import UnavailableError
+from dmpd.runtime.mqtt_frames import Frames, Message, ProtocolError, pubacks, publish_qos0
+from dmpd.runtime.mqtt_stream import MqttUnreachableError, Stream, open_stream
 from dmpd.runtime.settings import MqttSettings
+
+__all__ = [
+    "SESSION_TAKEN_OVER",
+    "Message",
+    "MqttClient",
+    "MqttRefusedError",
+    "MqttUnreachableError",
+    "OnMessage",
+    "OnPuback",
+    "Will",
+]
 
 SESSION_TAKEN_OVER: Final = 0x8E
 _MISC_INTERVAL_S: Final = 1.0
-_READS_PER_TURN: Final = 64
-"""Then the loop's other tasks have their turn, however fast the broker sends."""
-_TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
+_GOODBYE_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +55,6 @@ class MqttRefusedError(UnavailableError):
         return f"{self.sentence} (0x{self.reason_code:02x})"
 
 
-class MqttUnreachableError(UnavailableError):
-    """No connection: nobody listens, the handshake failed, or no answer came in time. Worth another try."""
-
-
 class Will(Struct, frozen=True, kw_only=True):
     """What the broker publishes for us when the connection dies without a DISCONNECT."""
 
@@ -59,30 +64,14 @@ class Will(Struct, frozen=True, kw_only=True):
     retain: bool = True
 
 
-class Message(NamedTuple):
-    """One received message; ``mid`` is valid on the connection that delivered it, and on no other."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    dup: bool
-    mid: int
-    expiry_s: int | None = None
-    properties: Sequence[tuple[str, str]] = ()
-    """User properties."""
-    content_type: str | None = None
-    correlation_data: bytes | None = None
-
-
 OnMessage = Callable[[Message], None]
 OnPuback = Callable[[int, int], None]
 
 
 class _Pipe(paho.Client):
-    """paho over a socket that was opened elsewhere."""
+    """paho over a connection that was opened elsewhere."""
 
-    prepared: ssl.SSLSocket | None = None
+    prepared: Stream | None = None
 
     def _create_socket(self) -> Any:
         assert self.prepared is not None
@@ -95,18 +84,18 @@ class MqttClient:
     After ``closed`` is done the object is of no more use. Callbacks must not raise.
     """
 
-    def __init__(self, pipe: _Pipe, sock: ssl.SSLSocket, *, on_message: OnMessage, on_puback: OnPuback) -> None:
+    def __init__(self, pipe: _Pipe, stream: Stream, *, on_message: OnMessage, on_puback: OnPuback) -> None:
         """Use ``connect``."""
         self._loop = asyncio.get_running_loop()
         self._pipe = pipe
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._stream = stream
+        self._frames = Frames()
+        self._held: deque[Message | bytes] = deque()
         self._on_message = on_message
         self._on_puback = on_puback
         self._awaiting_puback: set[int] = set()
         self._subscribing: dict[int, asyncio.Future[list[int]]] = {}
         self._reading = False
-        self._writing = False
         self._misc: asyncio.TimerHandle | None = None
         self._connack: asyncio.Future[tuple[int, str, bool, int]] = self._loop.create_future()
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -140,7 +129,7 @@ class MqttClient:
             MqttRefusedError: The CONNACK said no.
             MqttUnreachableError: Anything else.
         """
-        sock = await _open_socket(settings)
+        stream = await open_stream(settings)
         pipe = _Pipe(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -148,12 +137,12 @@ class MqttClient:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        pipe.prepared = sock
+        pipe.prepared = stream
         pipe.max_inflight_messages_set(65_535)  # the window is the caller's; paho's own would queue in silence
         pipe.max_queued_messages_set(0)
         if will is not None:
             pipe.will_set(will.topic, will.payload, will.qos, will.retain)
-        client = cls(pipe, sock, on_message=on_message, on_puback=on_puback)
+        client = cls(pipe, stream, on_message=on_message, on_puback=on_puback)
         try:
             await client._handshake(
                 settings,
@@ -191,7 +180,7 @@ class MqttClient:
     def publish(
         self, topic: str, payload: bytes, *, qos: int, retain: bool = False, expiry_s: int | None = None
     ) -> int:
-        """Hand over one message and return its mid; ``on_puback`` follows for QoS 1, or ``closed``.
+        """Hand over one message and return its mid (0 at QoS 0); ``on_puback`` follows for QoS 1, or ``closed``.
 
         The caller keeps what is unanswered within ``server_receive_maximum``.
 
@@ -200,6 +189,9 @@ class MqttClient:
         """
         if self.closed.done():
             raise MqttUnreachableError(f"closed: {self.closed.result()}")
+        if qos == 0 and not retain and expiry_s is None:
+            self._stream.send(publish_qos0(topic, payload))
+            return 0
         properties = None
         if expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)
@@ -214,46 +206,50 @@ class MqttClient:
 
         On another connection the same mid may be another message: there ``message`` must not be acknowledged.
         """
+        self.ack_all((message,))
+
+    def ack_all(self, messages: Sequence[Message]) -> None:
+        """``ack`` for many at once, in this order; those of QoS 0 want none."""
         if not self.closed.done():
-            self._pipe.ack(message.mid, message.qos)
+            self._stream.send(pubacks(message.mid for message in messages if message.qos))
 
     def pause_reading(self) -> None:
-        """Stop reading the socket: TCP holds the broker back. Keepalive answers are not read either meanwhile."""
+        """Stop reading: TCP holds the broker back. Keepalive answers are not read either meanwhile."""
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._fd)
+            self._stream.pause_reading()
 
     def resume_reading(self) -> None:
         if not self._reading and not self.closed.done():
             self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
-            self._loop.call_soon(self._read_buffered)
+            self._stream.resume_reading()
+            self._loop.call_soon(self._take, ())
 
     async def disconnect(self, *, reason_code: int = 0) -> None:
-        """Send DISCONNECT and close; waits, one second at most, until it is on its way."""
+        """Send DISCONNECT and close; waits, one second at most, until the broker has hung up too."""
         if self.closed.done():
             return
         self._pipe.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=reason_code))
+        self._ended("Normal disconnection")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.closed), 1.0)
-        self.abort()
+            await asyncio.wait_for(asyncio.shield(self._stream.lost), _GOODBYE_S)
+        self._stream.abort()
 
     def abort(self) -> None:
         """Close at once and without a word: the broker publishes the will."""
         self._ended("aborted")
+        self._stream.abort()
 
     async def _handshake(
         self, settings: MqttSettings, *, clean_start: bool, session_expiry_s: int, receive_maximum: int
     ) -> None:
         pipe = self._pipe
         pipe.on_connect = self._connected
-        pipe.on_message = self._received
         pipe.on_publish = self._published
         pipe.on_subscribe = self._subscribed
         pipe.on_disconnect = self._disconnected
-        pipe.on_socket_close = self._forget_socket
-        pipe.on_socket_register_write = self._register_write
-        pipe.on_socket_unregister_write = self._unregister_write
+        self._stream.on_data = self._data
+        self._stream.on_lost = self._ended
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = session_expiry_s
         properties.ReceiveMaximum = receive_maximum
@@ -278,66 +274,53 @@ class MqttClient:
         why = self.closed.result() if self.closed.done() else f"no CONNACK within {settings.connect_timeout_s:g} s"
         raise MqttUnreachableError(f"{settings.host}:{settings.port}: {why}")
 
-    def _readable(self) -> None:
-        self._pipe.loop_read()
-        self._read_buffered()
-
-    def _read_buffered(self) -> None:
-        """Read what TLS has decrypted already: the selector does not know of it."""
-        for _ in range(_READS_PER_TURN):
-            if not self._reading or self.closed.done() or not self._pending():
-                return
-            self._pipe.loop_read()
-        self._loop.call_soon(self._read_buffered)
-
-    def _pending(self) -> bool:
+    def _data(self, data: bytes) -> None:
         try:
-            return self._sock.pending() > 0
-        except (OSError, ValueError):  # closed meanwhile; ``closed`` says why
-            return False
+            packets = self._frames.feed(data)
+        except ProtocolError as error:
+            _log.error("the MQTT broker sent %s", error)
+            self._ended(f"protocol error: {error}")
+            self._stream.abort()
+            return
+        self._take(packets)
 
-    def _register_write(self, *_: Any) -> None:
-        if not self.closed.done():
-            self._writing = True
-            self._loop.add_writer(self._fd, self._pipe.loop_write)
+    def _take(self, packets: Sequence[Message | bytes]) -> None:
+        """Hand ``packets`` on, behind those that a pause held back; a pause holds the rest back again."""
+        held = self._held
+        if held:
+            held.extend(packets)
+            packets = []
+            while held and self._reading:
+                self._one(held.popleft())
+            return
+        for place, packet in enumerate(packets):
+            if not self._reading:
+                held.extend(packets[place:])
+                return
+            self._one(packet)
 
-    def _unregister_write(self, *_: Any) -> None:
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._fd)
-
-    def _forget_socket(self, *_: Any) -> None:
-        """Before paho closes it: the loop lets go first, for the number may be somebody else's at once."""
-        self.pause_reading()
-        self._unregister_write()
+    def _one(self, packet: Message | bytes) -> None:
+        if self.closed.done():
+            return
+        if isinstance(packet, Message):
+            self._on_message(packet)
+            return
+        self._stream.feed(packet)
+        self._pipe.loop_read()
+        if self._pipe.want_write():  # what a callback of paho's asked for: paho does not write inside of one
+            self._pipe.loop_write()
 
     def _tick(self) -> None:
         """Let paho send its pings and notice a link without answers."""
         self._misc = self._loop.call_later(_MISC_INTERVAL_S, self._tick)
         if self._pipe.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._ended("keepalive: no answer from the broker")
+            self._stream.abort()
 
     def _connected(self, _: Any, __: Any, flags: Any, reason: ReasonCode, properties: Properties | None) -> None:
         if not self._connack.done():
             maximum = getattr(properties, "ReceiveMaximum", 65_535)
             self._connack.set_result((int(reason.value), str(reason), bool(flags.session_present), int(maximum)))
-
-    def _received(self, _: Any, __: Any, message: paho.MQTTMessage) -> None:
-        properties = message.properties
-        self._on_message(
-            Message(
-                topic=message.topic,
-                payload=bytes(message.payload),
-                qos=message.qos,
-                retain=message.retain,
-                dup=message.dup,
-                mid=message.mid,
-                expiry_s=getattr(properties, "MessageExpiryInterval", None),
-                properties=getattr(properties, "UserProperty", ()),
-                content_type=getattr(properties, "ContentType", None),
-                correlation_data=getattr(properties, "CorrelationData", None),
-            )
-        )
 
     def _published(self, _: Any, __: Any, mid: int, reason: ReasonCode, ___: Any) -> None:
         if mid in self._awaiting_puback:
@@ -355,74 +338,14 @@ class MqttClient:
         self._ended(f"{reason}")
 
     def _ended(self, why: str) -> None:
+        """Once; afterwards nothing is handed on. Who ends it closes the stream, now or when it has sent all."""
         if self.closed.done():
             return
         self.closed.set_result(why)
         if self._misc is not None:
             self._misc.cancel()
-        self.pause_reading()
-        self._unregister_write()
+        self._held.clear()
         self._pipe.on_disconnect = None
-        try:
-            self._sock.close()
-        except OSError as error:
-            _log.debug("closing an MQTT socket: %s", error)
-
-
-def tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """Mutual TLS, 1.2 or later; the server's name is verified.
-
-    Raises:
-        MqttUnreachableError: A file is missing or cannot be used; names it.
-    """
-    for name in (settings.ca_file, settings.cert_file, settings.key_file):
-        try:
-            Path(name).open("rb").close()
-        except OSError as error:
-            raise MqttUnreachableError(f"{name}: {error.strerror}") from error
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    except ssl.SSLError as error:
-        raise MqttUnreachableError(f"{settings.cert_file} or {settings.ca_file}: {error}") from error
-    return context
-
-
-async def _open_socket(settings: MqttSettings) -> ssl.SSLSocket:
-    """Open TCP and TLS on a thread. If we give up, it still ends by its own timeouts, and its socket is closed."""
-    opening = asyncio.get_running_loop().run_in_executor(None, _open_socket_blocking, settings)
-    try:
-        return await asyncio.wait_for(asyncio.shield(opening), 2 * settings.connect_timeout_s)
-    except TimeoutError as error:
-        opening.add_done_callback(_close_late)
-        seconds = 2 * settings.connect_timeout_s
-        raise MqttUnreachableError(f"{settings.host}:{settings.port}: not open within {seconds:g} s") from error
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close_late)
-        raise
-
-
-def _close_late(opening: asyncio.Future[ssl.SSLSocket]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-def _open_socket_blocking(settings: MqttSettings) -> ssl.SSLSocket:
-    context = tls_context(settings)
-    try:
-        plain = socket.create_connection((settings.host, settings.port), settings.connect_timeout_s)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, settings.keepalive_s * 1500)
-            wrapped = context.wrap_socket(plain, server_hostname=settings.host)
-            wrapped.setblocking(False)
-        except BaseException:
-            plain.close()
-            raise
-    except OSError as error:  # ssl.SSLError is one too
-        raise MqttUnreachableError(f"{settings.host}:{settings.port}: {error}") from error
-    return wrapped
 
 
 def _either(*futures: asyncio.Future[Any]) -> Sequence[asyncio.Future[Any]]:

@@ -225,9 +225,13 @@ class MemoryClient:
         return mid
 
     def ack(self, message: Message) -> None:
+        self.ack_all((message,))
+
+    def ack_all(self, messages: Sequence[Message]) -> None:
         def act() -> None:
             if not self.closed.done():
-                self.session.unacknowledged.pop(message.mid, None)
+                for message in messages:
+                    self.session.unacknowledged.pop(message.mid, None)
                 self.deliver()
 
         self._broker.do(act)

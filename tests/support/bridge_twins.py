@@ -8,7 +8,7 @@ import queue
 from collections import deque
 from typing import Any, NamedTuple
 
-from dmpd.runtime.kafka import ProducerQueueFullError
+from dmpd.runtime.kafka import RECORD_TOO_LARGE, ProducerQueueFullError
 from dmpd.runtime.mqtt import Message, MqttRefusedError, MqttUnreachableError
 
 
@@ -22,10 +22,13 @@ class Sent(NamedTuple):
 
 
 class ScriptedProducer:
-    """Reports nothing until ``report`` says so; reports come on the poller's thread, as the real one's do."""
+    """Reports nothing until ``report`` says so; reports come inside ``poll``, as the real one's do."""
 
-    def __init__(self, *, capacity: int = 1_000_000) -> None:
+    def __init__(self, *, capacity: int = 1_000_000, one_by_one: bool = False) -> None:
         self.capacity = capacity
+        self.one_by_one = one_by_one
+        self.refuse: bytes | None = None
+        """The value that the client itself refuses, as too large."""
         self.sent: list[Sent] = []
         self.open = 0
         self.fatal: str | None = None
@@ -35,6 +38,9 @@ class ScriptedProducer:
     def produce(self, topic, *, key, value, headers=(), partition=None, on_delivery) -> None:
         if self.open >= self.capacity:
             raise ProducerQueueFullError
+        if value == self.refuse and topic == "dmp.info":
+            on_delivery(RECORD_TOO_LARGE)
+            return
         self.open += 1
         sent = Sent(topic, key, value, tuple(headers), partition, on_delivery)
         self.sent.append(sent)
@@ -51,7 +57,7 @@ class ScriptedProducer:
             return 0
         self.open -= 1
         sent.on_delivery(error)
-        return 1
+        return 1 + self.poll(0)
 
     def flush(self, timeout_s: float) -> int:
         return self.open
@@ -128,12 +134,13 @@ class ScriptedClient:
         self.filters = list(filters)
         return [self.broker.subscribe_code for _ in filters]
 
-    def ack(self, message: Message) -> None:
+    def ack_all(self, messages) -> None:
         assert self is self.broker.client, "acknowledged on an older connection"
         assert not self.closed.done()
-        assert self.broker.unacked[0][:2] == (message.topic, message.payload), "not in the order of receipt"
-        self.broker.unacked.popleft()
-        self.acked.append(message.payload)
+        for message in messages:
+            assert self.broker.unacked[0][:2] == (message.topic, message.payload), "not in the order of receipt"
+            self.broker.unacked.popleft()
+            self.acked.append(message.payload)
 
     def publish(self, topic, payload, *, qos, retain=False, expiry_s=None) -> int:
         if self.closed.done():

@@ -34,6 +34,7 @@ _PROTOTYPES = {
     "rd_kafka_test_fatal_error": (_I, [_V, _I, _S]),
     "rd_kafka_mock_broker_set_down": (_I, [_V, _I32]),
     "rd_kafka_mock_broker_set_up": (_I, [_V, _I32]),
+    "rd_kafka_mock_partition_set_leader": (_I, [_V, _S, _I32, _I32]),
 }
 
 
@@ -106,6 +107,10 @@ class MockCluster:
     def errors(self, api_key: int, codes: list[int]) -> None:
         """Answer the next requests of this kind with these error codes, in order."""
         self._lib.rd_kafka_mock_push_request_errors_array(self._mc, api_key, len(codes), (_I * len(codes))(*codes))
+
+    def leader(self, name: str, partition: int, broker: int) -> None:
+        code = self._lib.rd_kafka_mock_partition_set_leader(self._mc, name.encode(), partition, broker)
+        assert code == 0, code
 
     def down(self, broker: int = -1) -> None:
         self._lib.rd_kafka_mock_broker_set_down(self._mc, broker)

@@ -63,6 +63,13 @@ class KafkaService:
         admin.create_topics([NewTopic(name, partitions, 1)])[name].result(20)
         return name
 
+    def end_offsets(self, topic: str) -> list[int]:
+        """How many records each partition of ``topic`` has had."""
+        from dmpd.runtime.kafka_admin import list_end_offsets
+
+        ends = list_end_offsets(self.settings, topic)
+        return [ends[number] for number in sorted(ends)]
+
 
 class PostgreSQLService:
     """A running cluster."""

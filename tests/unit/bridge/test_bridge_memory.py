@@ -27,7 +27,7 @@ def make_uplink(broker: MemoryBroker, producer: ScriptedProducer) -> Uplink:
         topics=TopicSettings(),
         partitions={"dmp.info": 4, "dmp.rsp": 4},
         connect=broker.connect,
-        make_producer=lambda: producer,
+        make_producer=lambda one_by_one: producer,
         random=lambda: 0.5,
     )
 

@@ -22,6 +22,7 @@ class Received(NamedTuple):
     properties: tuple[tuple[str, str], ...] = ()
     content_type: str | None = None
     correlation_data: bytes | None = None
+    malformed: str | None = None
 
 
 def payload(**fields: object) -> bytes:

@@ -15,6 +15,7 @@ from tests.support.bridge_twins import ScriptedBroker, ScriptedProducer, refused
 
 SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 TOPIC = f"dmp/v1/A1/{SESSION}/info"
+TOO_LARGE = "Broker: Message size too large"
 WAIT_S = 5.0
 
 
@@ -44,8 +45,8 @@ class Rig:
             random=lambda: 0.5,
         )
 
-    def _producer(self) -> ScriptedProducer:
-        self.producers.append(ScriptedProducer())
+    def _producer(self, *, one_by_one: bool) -> ScriptedProducer:
+        self.producers.append(ScriptedProducer(one_by_one=one_by_one))
         return self.producers[-1]
 
     @property
@@ -204,26 +205,57 @@ async def test_poison_costs_itself_and_is_told_as_durable() -> None:
 
 
 @async_test
-async def test_what_kafka_refuses_goes_to_the_dead_letters_and_is_acknowledged_in_its_place() -> None:
+async def test_what_the_client_refuses_goes_to_the_dead_letters_and_is_acknowledged_in_its_place() -> None:
     async with running(Rig()) as rig:
+        rig.producer.refuse = change(1)
         rig.broker.publish(TOPIC, change(1))
         rig.broker.publish(TOPIC, change(2))
-        rig.producer.report(0, "Broker: Message size too large")
-        rig.producer.report(1)
         await until(lambda: rig.producer.values("dmp.info.dead") == [change(1)], "sent as a dead letter")
+        rig.producer.report(0)
+        await until(lambda: rig.told() == {2}, "row 2 told")
         assert rig.broker.client.acked == []
-        rig.producer.report(2)
+        rig.producer.report(1)
         await until(lambda: rig.broker.client.acked == [change(1), change(2)], "acknowledged")
         await until(lambda: rig.told() == {1, 2}, "told")
+        assert len(rig.producers) == 1
+
+
+@async_test
+async def test_of_a_refused_batch_the_record_at_fault_is_found_and_nothing_passes_it() -> None:
+    async with running(Rig()) as rig:
+        for seq in (1, 2, 3):
+            rig.broker.publish(TOPIC, change(seq))
+        for index in range(3):
+            rig.producer.report(index, TOO_LARGE)
+        await until(lambda: len(rig.producers) == 2 and len(rig.producer.sent) == 3, "all sent again")
+        assert rig.producer.one_by_one
+        assert rig.producers[0].values("dmp.info.dead") == []
+        rig.producer.report(0)
+        rig.producer.report(1, TOO_LARGE)
+        rig.producer.report(2, "Local: Purged in queue")
+        await until(lambda: len(rig.producers) == 3 and len(rig.producer.sent) == 3, "and again")
+        assert rig.producer.one_by_one
+        assert rig.producer.values() == [change(1), change(3)]
+        assert rig.producer.values("dmp.info.dead") == [change(2)]
+        rig.producer.automatic = True
+        for index in range(3):
+            rig.producer.report(index)
+        await until(lambda: rig.broker.client.acked == [change(1), change(2), change(3)], "acknowledged")
+        await until(lambda: len(rig.producers) == 4, "batches again")
+        assert not rig.producer.one_by_one
+        assert len(rig.broker.connections) == 3
+        rig.producer.automatic = True
+        rig.broker.publish(TOPIC, change(4))
+        await until(lambda: rig.told() == {1, 2, 3, 4}, "told")
 
 
 @async_test
 async def test_if_the_dead_letter_is_refused_too_all_begins_anew() -> None:
     async with running(Rig()) as rig:
+        rig.producer.refuse = change(1)
         rig.broker.publish(TOPIC, change(1))
-        rig.producer.report(0, "Broker: Message size too large")
-        await until(lambda: len(rig.producer.sent) == 2, "sent as a dead letter")
-        rig.producer.report(1, "refused")
+        await until(lambda: len(rig.producer.sent) == 1, "sent as a dead letter")
+        rig.producer.report(0, "refused")
         await until(lambda: len(rig.broker.connections) == 2 and len(rig.producers) == 2, "begun anew")
         assert rig.broker.connections[0].acked == []
         assert rig.producer.values() == [change(1)]

@@ -1,0 +1,119 @@
+"""A real Mosquitto and a real Kafka for the benchmarks of the bridge, and the bridge between them."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dmpd.bridge.settings import BridgeSettings
+from dmpd.lab.certificates import CertificateAuthority
+from dmpd.lab.mosquitto import Mosquitto
+from dmpd.lab.server import free_ports
+from dmpd.lab.server_process import ServerProcess
+from dmpd.runtime.health import fetch
+from dmpd.runtime.settings import MqttSettings, TopicSettings
+from tests.support.bridge_main import Sections
+from tests.support.bridge_process import BridgeProcess
+from tests.support.services import KafkaService, MosquittoService, public_folder, start_kafka
+
+BARE = ("svc-canary", "svc-access")
+"""The principals of counting subscribers; the bench's rules let them read what the bridge reads."""
+PARTITIONS = 12
+
+
+class Platform:
+    """Both servers, running, and the folders of what is started beside them."""
+
+    def __init__(self, mosquitto: MosquittoService, kafka: KafkaService, folder: Path) -> None:
+        self.mosquitto = mosquitto
+        self.kafka = kafka
+        self.folder = folder
+
+    def settings(self, principal: str) -> MqttSettings:
+        return self.mosquitto.settings(principal)
+
+    def topics(self) -> TopicSettings:
+        """Fresh topics."""
+        names = {name: self.kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+        return TopicSettings(**names, info_dead=self.kafka.create_topic(), partitions=PARTITIONS)
+
+    @contextmanager
+    def bridge(self, topics: TopicSettings) -> "Iterator[Bridge]":
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            bridge = Bridge(self, topics, Path(folder))
+            bridge.process.start()
+            try:
+                yield bridge
+            finally:
+                bridge.process.stop()
+
+
+class Bridge:
+    """One bridge process with default settings, and what its metrics say."""
+
+    def __init__(self, platform: Platform, topics: TopicSettings, folder: Path) -> None:
+        self._health = f"unix:{folder}/health.sock"
+        sections = Sections(
+            bridge=BridgeSettings(health_bind=self._health),
+            kafka=platform.kafka.settings,
+            mqtt=platform.settings("svc-bridge"),
+            topics=topics,
+        )
+        self.process = BridgeProcess(sections, folder / "bridge.log")
+
+    def metric(self, name: str) -> float:
+        """The sum over the metric's labels; 0 while the bridge does not answer."""
+        try:
+            text = fetch(self._health, "/metrics")[1].decode()
+        except OSError:
+            return 0.0
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(float(value) for _, value in lines)
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.process.pid)
+
+    def rss_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+
+@contextmanager
+def running() -> Iterator[Platform]:
+    with public_folder() as folder, start_kafka(folder) as kafka, _mosquitto(folder) as mosquitto:
+        yield Platform(mosquitto, kafka, folder)
+
+
+@contextmanager
+def _mosquitto(folder: Path) -> Iterator[MosquittoService]:
+    """As in the lab, but without its save each second: with a queue of gigabytes the broker would do nothing else."""
+    authority = CertificateAuthority(folder / "tls")
+    server = Mosquitto(folder / "mosquitto", port=free_ports(1)[0], authority=authority)
+    server.prepare()
+    configuration = folder / "mosquitto" / "mosquitto.conf"
+    configuration.write_text(configuration.read_text().replace("autosave_interval 1", "autosave_interval 1800"))
+    with (folder / "mosquitto" / "acl").open("a") as rules:
+        for user in BARE:
+            rules.write(f"\nuser {user}\ntopic read dmp/v1/+/+/info\n")
+    process = ServerProcess(server)
+    process.start()
+    try:
+        yield MosquittoService(process, server, authority)
+    finally:
+        process.stop()
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"not in {timeout_s:g} s: {what}")
+        time.sleep(0.05)

@@ -8,6 +8,7 @@ from dmpd.cli import commands
 COMMANDS: Final = {
     "devices": "dmpd.cli.ctl_devices",
     "device": "dmpd.cli.ctl_device",
+    "rae": "dmpd.cli.ctl_rae",
     "raes": "dmpd.cli.ctl_raes",
     "watch": "dmpd.cli.ctl_watch",
     "status": "dmpd.cli.ctl_status",
@@ -16,6 +17,8 @@ COMMANDS: Final = {
     "dead-letters": "dmpd.cli.ctl_dead_letters",
     "drain": "dmpd.cli.ctl_drain",
     "reload": "dmpd.cli.ctl_reload",
+    "enroll": "dmpd.cli.ctl_enroll",
+    "local": "dmpd.cli.ctl_local",
     "check-config": "dmpd.cli.check_config",
 }
 

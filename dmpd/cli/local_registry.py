@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dmpd.cli.arguments import count, rate
-from dmpd.local_registry.daemon import run_rae, run_simulated
+from dmpd.local_registry.daemon import run_rae, run_simulated, run_unenrolled
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.simulate import SimulateOptions, missing_certificates
 from dmpd.model.principals import is_rae
@@ -54,14 +54,15 @@ def run(args: argparse.Namespace) -> int:
 def _serve(config: Path) -> int:
     settings = _load(config)
     log.setup(settings.log, _PROGRAM)
+    run = run_rae if settings.rae else run_unenrolled
     return daemon_process.serve(
-        _PROGRAM, lambda lifecycle: run_rae(settings, lifecycle), check_config=lambda: _load(config)
+        _PROGRAM, lambda lifecycle: run(settings, lifecycle), check_config=lambda: _load(config)
     )
 
 
 def _load(config: Path) -> LocalRegistrySettings:
     settings = load(config, LocalRegistrySettings)
-    if not is_rae(settings.rae):
+    if settings.rae and not is_rae(settings.rae):
         raise ConfigError([f"{config} rae: expected the serial of a RAE, got {settings.rae!r}"])
     return settings
 

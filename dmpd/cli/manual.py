@@ -21,7 +21,7 @@ from dmpd.local_registry.settings import LocalRegistrySettings
 
 ON_A_RAE: Final = {
     "dmpd": ("Device management for test labs: the Local Registry", ("local-registry", "check-config")),
-    "dmpctl": ("ask and steer the Local Registry of this router", ("check-config",)),
+    "dmpctl": ("ask and steer the Local Registry of this router", ("enroll", "local", "check-config")),
 }
 _COMMANDS: Final = {"dmpd": dmpd_program.COMMANDS, "dmpctl": dmpctl.COMMANDS}
 _CONFIGURATION: Final = "/etc/dmpd/local-registry.yaml"

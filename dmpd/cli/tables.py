@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dmpd.cli import plain
+
 STATE_STYLES: Final = {"online": "green", "offline": "red", "flapping": "yellow", "ready": "green", "lost": "red"}
+text, printable, print_json = plain.text, plain.printable, plain.print_json
 _WIDTH_OF_FILES: Final = 240
 """Columns when the output is no terminal: nothing is cut."""
 
@@ -36,26 +38,11 @@ def state_text(state: str | None, *, doubtful: bool = False) -> Text:
     return Text(state, style="dim" if doubtful else STATE_STYLES.get(state, ""))
 
 
-def text(value: object) -> str:
-    """A cell; what is unknown is a dash."""
-    return "-" if value is None or value == "" else str(value)
-
-
 def cell(value: object) -> str:
     """A cell of what programs get as JSON; what is unknown is a dash."""
     return ("yes" if value else "no") if isinstance(value, bool) else text(value)
 
 
-def printable(value: str, *, keep: str = "") -> str:
-    """Text of unknown origin for a terminal: what could steer it is escaped, but for the characters of ``keep``."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in value)
-
-
 def instant(value: datetime | None) -> str:
     """UTC, to the second."""
     return "-" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def print_json(value: object) -> None:
-    """One line of JSON on stdout."""
-    print(msgspec.json.encode(value).decode())

@@ -46,6 +46,11 @@ def run_rae(settings: LocalRegistrySettings, lifecycle: Lifecycle) -> int:
     return _process(Path(settings.state_dir), lambda: [_engine(settings)], lifecycle, tick_s=1.0, loop_factory=None)
 
 
+def run_unenrolled(settings: LocalRegistrySettings, lifecycle: Lifecycle) -> int:
+    """Do nothing, but say what is missing to whoever asks, until told to stop or to begin anew. Blocks."""
+    return _process(Path(settings.state_dir), list, lifecycle, tick_s=1.0, loop_factory=None)
+
+
 def run_simulated(options: SimulateOptions, lifecycle: Lifecycle) -> int:
     """Serve many simulated RAEs until told to stop; returns the exit code. Blocks."""
     factory = None
@@ -83,12 +88,17 @@ async def _serve(state_dir: Path, make: Callable[[], Sequence[Engine]], lifecycl
     lock = InstanceLock(state_dir / LOCK_FILE)
     lifecycle.install_async(asyncio.get_running_loop())
     made = make()
-    health = HealthServer(f"unix:{state_dir / CONTROL_SOCKET}", lifecycle, lambda: host.status(made))
+    actions = {"/devices": lambda arguments: host.devices(made)}
+    bind = f"unix:{state_dir / CONTROL_SOCKET}"
+    health = HealthServer(bind, lifecycle, lambda: host.status(made), actions=actions)
     watchdog = Watchdog()
     health.start()
     watchdog.start()
     try:
-        await host.serve(made, lifecycle=lifecycle, watchdog=watchdog, tick_s=tick_s)
+        if made:
+            await host.serve(made, lifecycle=lifecycle, watchdog=watchdog, tick_s=tick_s)
+        else:
+            await host.wait_for_enrolment(lifecycle, watchdog)
     except StoreTooNewError as error:
         _log.error("%s", error)
         return exit_codes.CONFIG

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NoReturn
 from dmpd import __version__
 from dmpd.local_registry import metrics, schedule
 from dmpd.local_registry.certificate import days_left
+from dmpd.local_registry.credentials import lacking
 from dmpd.local_registry.journal import Journal, utc_now
 from dmpd.local_registry.records import VendorOf, no_vendor
 from dmpd.local_registry.registry import Registry
@@ -249,7 +250,7 @@ class Engine:
         if self.journal.trouble is not None:
             found.append(f"store: {self.journal.trouble}")
         if self.uplink.problem is not None:
-            found.append(f"uplink: {self.uplink.problem}")
+            found.append(lacking(self.rae, self._settings.mqtt) or f"uplink: {self.uplink.problem}")
         if self.registry.lan_down_s is not None:
             found.append("the LAN is down")
         if datetime.now(UTC).year < BUILD_YEAR:
@@ -271,7 +272,15 @@ class Engine:
             "connected": self.uplink.connected,
             "devices": states,
             "problems": self.problems(),
+            "certificate_days_left": self._certificate_days,
         }
+
+    def device_list(self) -> list[dict[str, Any]]:
+        """The open device sessions, for the control socket; asked from another thread."""
+        return [
+            {"session": session, "rev": device.rev, "record": device.record}
+            for session, device in sorted(self.registry.devices.items())
+        ]
 
     @property
     def _lan(self) -> Literal["up", "down"]:

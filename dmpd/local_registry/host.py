@@ -13,6 +13,9 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.watchdog import Watchdog
 
 POLL_S: Final = 0.1
+NOT_ENROLLED: Final = (
+    "not enrolled: this router has no serial (rae) yet; run dmpctl enroll SERIAL --broker HOST as root"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +81,15 @@ async def _until_stop(
         await asyncio.sleep(POLL_S)
 
 
+async def wait_for_enrolment(lifecycle: Lifecycle, watchdog: Watchdog) -> None:
+    """Without a serial there is nothing to do but to say so, until told to stop."""
+    lifecycle.set_state("degraded", NOT_ENROLLED)
+    while not lifecycle.stop_requested:
+        watchdog.beat()
+        await asyncio.sleep(POLL_S)
+    lifecycle.set_state("draining")
+
+
 def _beat(watchdog: Watchdog | None) -> None:
     if watchdog is not None:
         watchdog.beat()
@@ -93,8 +105,10 @@ def _report(engines: Sequence[Engine], lifecycle: Lifecycle) -> None:
 
 
 def status(engines: Sequence[Engine]) -> dict[str, Any]:
-    """For the control socket: one RAE's facts, or the sum of many with each under ``raes``."""
+    """For the control socket: one RAE's facts, or the sum of many with each under ``raes``; of none its empty name."""
     facts = [engine.summary() for engine in engines]
+    if not facts:
+        return {"rae": ""}
     if len(facts) == 1:
         return facts[0]
     devices: dict[str, int] = {}
@@ -110,3 +124,8 @@ def status(engines: Sequence[Engine]) -> dict[str, Any]:
         "devices": devices,
         "raes": {one["rae"]: one for one in facts},
     }
+
+
+def devices(engines: Sequence[Engine]) -> dict[str, Any]:
+    """For the control socket: what each RAE knows of its devices now."""
+    return {"devices": [{"rae": engine.rae, **one} for engine in engines for one in engine.device_list()]}

@@ -62,8 +62,9 @@ class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One RAE."""
 
-    rae: Annotated[str, Meta(min_length=1, max_length=64)]
-    """Serial of this RAE: the CN of its certificate, and the third level of all its topics."""
+    rae: Annotated[str, Meta(max_length=64)] = ""
+    """Serial of this RAE: the CN of its certificate, and the third level of all its topics. Empty = not enrolled yet:
+    the program waits, degraded, for ``dmpctl enroll SERIAL``."""
     state_dir: Annotated[str, Meta(min_length=1)] = "/var/lib/dmpd"
     """Folder of the database, identity.json, the lock and the control socket; survives upgrades."""
     mqtt: MqttSettings = MqttSettings()

@@ -1,4 +1,4 @@
-"""Read a configuration file as the daemons would, and say every problem with its line.
+"""Read a configuration as the daemons would, overlays and ``DMPD__…`` included, and say every problem with its place.
 
 Exit codes: 0 it can be used, 78 it cannot.
 """
@@ -17,6 +17,10 @@ HELP: Final = "check a configuration file"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
+    add_program_argument(parser)
+
+
+def add_program_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--program",
         choices=("cloud", "local-registry"),
@@ -24,9 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def schema_of(args: argparse.Namespace) -> type[CloudConfig | LocalRegistrySettings]:
+    """What the file of ``--config`` and ``--program`` must fit."""
+    edge = args.program == "local-registry" or (args.program is None and args.config.stem == "local-registry")
+    return LocalRegistrySettings if edge else CloudConfig
+
+
 def run(args: argparse.Namespace) -> int:
     path: Path = args.config
-    edge = args.program == "local-registry" or (args.program is None and path.stem == "local-registry")
-    load(path, LocalRegistrySettings if edge else CloudConfig)
+    load(path, schema_of(args))
     print(f"{path}: good")
     return exit_codes.OK

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "enroll": "dmpd.cli.ctl_enroll",
     "local": "dmpd.cli.ctl_local",
     "check-config": "dmpd.cli.check_config",
+    "print-config": "dmpd.cli.print_config",
 }
 
 

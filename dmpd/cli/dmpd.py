@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "stream-run": "dmpd.cli.stream_run",
     "migrate": "dmpd.cli.migrate",
     "check-config": "dmpd.cli.check_config",
+    "print-config": "dmpd.cli.print_config",
     "lab": "dmpd.cli.lab",
 }
 

@@ -16,7 +16,7 @@ from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.simulate import SimulateOptions, missing_certificates
 from dmpd.model.principals import is_rae
 from dmpd.runtime import daemon_process, exit_codes, log
-from dmpd.runtime.config import ConfigError, load
+from dmpd.runtime.config import load
 from dmpd.runtime.flock import AlreadyRunningError
 from dmpd.runtime.settings import LogSettings, MqttSettings
 
@@ -52,19 +52,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(config: Path) -> int:
-    settings = _load(config)
+    settings = load(config, LocalRegistrySettings)
     log.setup(settings.log, _PROGRAM)
     run = run_rae if settings.rae else run_unenrolled
     return daemon_process.serve(
-        _PROGRAM, lambda lifecycle: run(settings, lifecycle), check_config=lambda: _load(config)
+        _PROGRAM,
+        lambda lifecycle: run(settings, lifecycle),
+        check_config=lambda: load(config, LocalRegistrySettings),
     )
-
-
-def _load(config: Path) -> LocalRegistrySettings:
-    settings = load(config, LocalRegistrySettings)
-    if settings.rae and not is_rae(settings.rae):
-        raise ConfigError([f"{config} rae: expected the serial of a RAE, got {settings.rae!r}"])
-    return settings
 
 
 def _simulate(args: argparse.Namespace) -> int:

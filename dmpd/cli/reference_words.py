@@ -6,10 +6,11 @@ import itertools
 import textwrap
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
+from dmpd.runtime.config_environment import struct_of
 from dmpd.runtime.config_words import describe_type, describe_value
 
 
@@ -52,14 +53,6 @@ def docs_below(holder: type[Any] | ModuleType) -> dict[str, str]:
 def cell(text: str) -> str:
     """One line that fits a Markdown table."""
     return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
-
-
-def struct_of(hint: Any) -> type[msgspec.Struct] | None:
-    """The Struct in ``hint``, alone or as an alternative to nothing."""
-    for one in (hint, *get_args(hint)):
-        if isinstance(one, type) and issubclass(one, msgspec.Struct):
-            return one
-    return None
 
 
 def default_of(field: Any) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dmpd.model.principals import is_rae
 from dmpd.runtime.settings import LogSettings, MqttSettings, PositiveInt, PositiveSeconds
 
 
@@ -78,3 +79,7 @@ class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     commit_interval_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     """Changes closer together than this share one transaction (one flush of the disk)."""
     log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        if self.rae and not is_rae(self.rae):
+            raise ValueError(f"rae: expected the serial of a RAE, got {self.rae!r}")

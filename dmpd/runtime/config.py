@@ -1,17 +1,20 @@
 """YAML files to msgspec Structs: every problem at once, each with file, line, path, and what was expected.
 
 The Structs are the schema: there is no other. Overlays are read after the file: for ``/etc/dmpd/dmpd.yaml`` all of
-``/etc/dmpd/dmpd.d/*.yaml`` in the order of their names; mappings merge by key, everything else replaces.
+``/etc/dmpd/dmpd.d/*.yaml`` in the order of their names; mappings merge by key, everything else replaces. Variables of
+the environment come last (``config_environment``).
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 
+from dmpd.runtime.config_environment import PLACE, nodes_of, struct_of
 from dmpd.runtime.config_words import describe_type, describe_value
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -31,14 +34,34 @@ class ConfigError(Exception):
         return "\n".join(self.problems)
 
 
-def load(path: Path, schema: type[T]) -> T:
-    """Read ``path`` and its overlays as ``schema``. Blocks for the disk.
+class Given(msgspec.Struct, frozen=True):
+    """A setting that is not its default: ``kafka.options``, and where it was said, ``FILE:LINE`` or a variable."""
 
-    A section that is there but empty (``kafka:``, all below it commented out) counts as absent.
+    path: str
+    source: str
+
+
+def load(path: Path, schema: type[T], *, environment: Mapping[str, str] | None = None) -> T:
+    """Read ``path`` and its overlays, and variables of ``environment`` (the process's), as ``schema``.
+
+    Blocks for the disk. A section that is there but empty (``kafka:``, all below it commented out) counts as absent.
 
     Raises:
         ConfigError: A file cannot be read or parsed, or fields are unknown, missing, of a wrong type or out of range.
     """
+    return load_with_sources(path, schema, environment=environment)[0]
+
+
+def load_with_sources(
+    path: Path, schema: type[T], *, environment: Mapping[str, str] | None = None
+) -> tuple[T, list[Given]]:
+    """What ``load`` returns, and where each setting in it comes from, if it is not its default."""
+    root = _compose_all(path, schema, os.environ if environment is None else environment)
+    return msgspec.convert(_construct(root), schema), list(_given(root, schema, ""))
+
+
+def _compose_all(path: Path, schema: type[msgspec.Struct], environment: Mapping[str, str]) -> yaml.Node:
+    """Everything merged and found good. Raises ``ConfigError``."""
     problems: list[str] = []
     root: yaml.Node | None = None
     for file in (path, *sorted(path.with_suffix(".d").glob("*.yaml"))):
@@ -46,13 +69,27 @@ def load(path: Path, schema: type[T]) -> T:
         if node is not None:
             _find_twice(node, "", problems)
         root = _merge(root, node)
+    for variable in nodes_of(environment, schema, problems):
+        root = _merge(root, variable)
     if root is None:
         mark = yaml.Mark(str(path), 0, 0, 0, None, 0)
         root = yaml.MappingNode(_MAP, [], mark, mark)
     _check(root, schema, "", problems)
     if problems:
         raise ConfigError(problems)
-    return msgspec.convert(_construct(root), schema)
+    return root
+
+
+def _given(node: yaml.Node, schema: type[msgspec.Struct], path: str) -> Iterator[Given]:
+    assert isinstance(node, yaml.MappingNode)
+    hints = get_type_hints(schema, include_extras=True)
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(schema)}
+    for key, value in node.value:
+        section = struct_of(hints[names[str(key.value)]])
+        if section is not None and isinstance(value, yaml.MappingNode):
+            yield from _given(value, section, _join(path, key))
+        else:
+            yield Given(_join(path, key), _place(value))
 
 
 def _compose(path: Path) -> yaml.Node | None:
@@ -106,7 +143,7 @@ def _construct(node: yaml.Node) -> Any:
 def _check(node: yaml.Node, hint: Any, path: str, problems: list[str]) -> None:
     """Add what is wrong with ``node``: of its parts first, then, if they are good, of the whole."""
     before = len(problems)
-    struct = _struct_of(hint)
+    struct = struct_of(hint)
     if isinstance(node, yaml.MappingNode) and struct is not None:
         _check_mapping(node, struct, path, problems)
     elif isinstance(node, yaml.MappingNode) and get_origin(hint) is dict:
@@ -131,7 +168,7 @@ def _check_whole(node: yaml.Node, hint: Any, path: str, problems: list[str]) -> 
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        if isinstance(node, yaml.MappingNode) and _struct_of(hint) is not None:
+        if isinstance(node, yaml.MappingNode) and struct_of(hint) is not None:
             problems.append(_broken_rule(node, path, str(error)))
         else:
             problems.append(f"{_at(node, path)}: expected {describe_type(hint)}, got {describe_value(value)}")
@@ -168,7 +205,7 @@ def _check_mapping(node: yaml.MappingNode, struct: type[msgspec.Struct], path: s
 
 def _is_empty_section(pair: tuple[yaml.Node, yaml.Node], fields: Mapping[str, Any], hints: Mapping[str, Any]) -> bool:
     field = fields.get(str(pair[0].value))
-    return field is not None and pair[1].tag == _NULL and _struct_of(hints[field.name]) is not None
+    return field is not None and pair[1].tag == _NULL and struct_of(hints[field.name]) is not None
 
 
 def _at(node: yaml.Node, path: str) -> str:
@@ -179,12 +216,7 @@ def _join(path: str, key: yaml.Node) -> str:
     return f"{path}.{key.value}" if path else str(key.value)
 
 
-def _struct_of(hint: Any) -> type[msgspec.Struct] | None:
-    for one in (hint, *get_args(hint)):
-        if isinstance(one, type) and issubclass(one, msgspec.Struct):
-            return one
-    return None
-
-
 def _place(node: yaml.Node) -> str:
+    if node.start_mark.name.startswith(PLACE):
+        return str(node.start_mark.name)
     return f"{node.start_mark.name}:{node.start_mark.line + 1}"

@@ -4,7 +4,8 @@ Every field states its unit; the docstring under it its meaning and what happens
 of their own; ``cli`` puts the sections together to whole files.
 """
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -19,6 +20,10 @@ Bind = Annotated[
 """Where a server of ours listens; what ``runtime.health.parse_bind`` takes."""
 PositiveInt = Annotated[int, Meta(ge=1)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+_PASSWORD: Final = re.compile(r"(^|[\s?&])password\s*=|^[a-z]+://[^/@]*:[^/@]+@")
+"""In a libpq connection string, or in its URL form."""
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +47,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Its private key."""
     options: dict[str, str | int | float | bool] = {}
     """Raw librdkafka settings, for what has no field here. They win over everything but what safety needs."""
+
+    def __post_init__(self) -> None:
+        if "sasl.password" in self.options:
+            raise ValueError("options: expected no sasl.password; put it into a file and name that as password_file")
 
 
 class TopicSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +108,10 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The server cancels what takes longer, and the transaction is tried again."""
     prepare: bool = True
     """False behind a PgBouncer that does not know prepared statements."""
+
+    def __post_init__(self) -> None:
+        if _PASSWORD.search(self.conninfo):
+            raise ValueError("conninfo: expected no password in it; put it into a file and name that as password_file")
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from dmpd.local_registry import host
+from dmpd.local_registry.device_control import DeviceControl
 from dmpd.local_registry.engine import Engine
 from dmpd.local_registry.machine import boot_id
 from dmpd.local_registry.settings import LanSettings, LocalRegistrySettings
@@ -24,6 +25,8 @@ from dmpd.local_registry.simulate import TICK_S, SimulateOptions, engines
 from dmpd.local_registry.source import LanSource
 from dmpd.local_registry.sources import oui
 from dmpd.local_registry.sources.describer import MacOf
+from dmpd.local_registry.sources.dial import Dial
+from dmpd.local_registry.sources.lan_control import LanControl
 from dmpd.local_registry.sources.ssdp import SsdpSource
 from dmpd.local_registry.sources.ssdp_ether import LanEther
 from dmpd.local_registry.store import StoreTooNewError
@@ -111,9 +114,10 @@ async def _serve(state_dir: Path, make: Callable[[], Sequence[Engine]], lifecycl
 
 
 def _engine(settings: LocalRegistrySettings) -> Engine:
+    lan = _lan(settings.lan)
     return Engine(
         settings,
-        _sources(settings.lan),
+        lan.sources,
         connect=MqttClient.connect,
         executor=ThreadPoolExecutor(1, thread_name_prefix="disk"),
         random=Random(os.urandom(16)).random,  # noqa: S311 - jitter
@@ -121,11 +125,20 @@ def _engine(settings: LocalRegistrySettings) -> Engine:
         boot_id=boot_id(),
         slots=asyncio.Semaphore(1),
         vendor_of=oui.load(Path(settings.lan.oui_file)).vendor_of,
+        control=lan.control,
     )
 
 
-def _sources(lan: LanSettings) -> list[LanSource]:
+class _Lan(NamedTuple):
+    """What the configuration says of the LAN: how it is observed, and how things are done to its devices."""
+
+    sources: list[LanSource]
+    control: DeviceControl | None
+
+
+def _lan(lan: LanSettings) -> _Lan:
     sources: list[LanSource] = []
+    control: DeviceControl | None = None
     if lan.lease_file is not None:
         from dmpd.local_registry.sources.lease_socket import LeaseSocket  # noqa: PLC0415 - a simulation needs neither
         from dmpd.local_registry.sources.leases import LeaseSource  # noqa: PLC0415
@@ -139,16 +152,21 @@ def _sources(lan: LanSettings) -> list[LanSource]:
 
         neighbours = NeighbourSource(lan.interface)
         sources.append(neighbours)
+        dial = None
         if lan.ssdp:
-            sources.append(_ssdp(lan.interface, lan, neighbours.mac_of))
+            ether = LanEther(lan.interface)
+            ssdp = _ssdp(ether, lan, neighbours.mac_of)
+            sources.append(ssdp)
+            dial = Dial(ssdp, ether.fetch)
+        control = LanControl(lan.interface, dial)
     if not sources:
         _log.warning("no LAN source is configured (lan.interface, lan.lease_file): no device will be found")
-    return sources
+    return _Lan(sources, control)
 
 
-def _ssdp(interface: str, lan: LanSettings, mac_of: MacOf) -> LanSource:
+def _ssdp(ether: LanEther, lan: LanSettings, mac_of: MacOf) -> SsdpSource:
     return SsdpSource(
-        LanEther(interface),
+        ether,
         mac_of,
         search_interval_s=lan.ssdp_search_interval_s,
         descriptions=lan.ssdp_descriptions,

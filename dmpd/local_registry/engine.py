@@ -18,13 +18,17 @@ from dmpd import __version__
 from dmpd.local_registry import metrics, schedule
 from dmpd.local_registry.certificate import days_left
 from dmpd.local_registry.credentials import lacking
+from dmpd.local_registry.device_control import DeviceControl, NoDeviceControl
 from dmpd.local_registry.journal import Journal, utc_now
+from dmpd.local_registry.rae_actions import RaeActions
 from dmpd.local_registry.records import VendorOf, no_vendor
 from dmpd.local_registry.registry import Registry
+from dmpd.local_registry.requests import Requests
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.source import Evidence, LanDown, LanSignal, LanSource
 from dmpd.local_registry.store import StoreError
 from dmpd.local_registry.uplink import Connect, Uplink
+from dmpd.local_registry.verbs import Verbs
 from dmpd.local_registry.waiting import WaitingRoom
 from dmpd.model.codec import encode
 from dmpd.model.messages import RaeState, Roster, Status
@@ -53,6 +57,7 @@ class Engine:
         boot_id: str,
         slots: asyncio.Semaphore,
         vendor_of: VendorOf = no_vendor,
+        control: DeviceControl | None = None,
     ) -> None:
         """Wire one RAE; nothing is opened yet.
 
@@ -66,6 +71,7 @@ class Engine:
             boot_id: Of this machine's life: another one begins a new epoch.
             slots: Bounds how many connects are under way at once.
             vendor_of: Who made an interface, by its MAC.
+            control: Does things to devices, by request; None = this RAE has no way to them.
         """
         self.rae = settings.rae
         self._settings = settings
@@ -92,6 +98,16 @@ class Engine:
             random=random,
             slots=slots,
         )
+        actions = RaeActions(self.registry, self.journal, self.uplink, probe=self._poke)
+        self.requests = Requests(
+            settings.rae,
+            settings.requests,
+            journal=self.journal,
+            verbs=Verbs(actions, control or NoDeviceControl()),
+            reply=self.uplink.reply,
+            answered=self._wake_commits,
+        )
+        self.uplink.desk = self.requests
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._opened = asyncio.Event()
@@ -112,8 +128,11 @@ class Engine:
         tasks = [asyncio.create_task(self._watch(source), name=f"{source.name} {self.rae}") for source in self._sources]
         uplink = asyncio.create_task(self.uplink.run(), name=f"uplink {self.rae}")
         commits = asyncio.create_task(self._commit_loop(), name=f"commits {self.rae}")
+        requests = asyncio.create_task(self.requests.run(), name=f"requests {self.rae}")
         stopped = asyncio.create_task(self._stopped.wait(), name=f"end {self.rae}")
-        everything = [*tasks, uplink, commits, stopped]
+        everything = [*tasks, uplink, commits, requests, stopped]
+        if self.journal.pending:
+            self._wake.set()
         try:
             done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             while done and not self._stopped.is_set():
@@ -128,7 +147,7 @@ class Engine:
             await self.journal.close()
 
     async def drain(self, timeout_s: float = DRAIN_S) -> bool:
-        """End in order: sources quiet, everything committed, outbox durable or the time up, ``disconnected``.
+        """End in order: sources quiet, requests ended, all committed, outbox durable or time up, ``disconnected``.
 
         Returns:
             Whether the outbox is empty. What is left waits on the disk for the next life.
@@ -138,7 +157,8 @@ class Engine:
         if self._opened.is_set():
             deadline_s = time.monotonic() + timeout_s
             self._learn(self._waiting.due(math.inf))
-            if self.registry.pending:
+            await self.requests.drain(timeout_s / 3)
+            if self.journal.pending:
                 await self.journal.commit()
                 self.uplink.pump()
             empty = await self.uplink.drain(max(0.0, deadline_s - time.monotonic()))
@@ -151,6 +171,7 @@ class Engine:
         """Let time pass: presence, probes, checkpoints, roster, status, tidying. Does not block."""
         if not self._opened.is_set() or self._stopping.is_set():
             return
+        self.requests.alive(time.monotonic())
         since_s, self._last_tick_s = self._last_tick_s, now_s
         for probe in self.registry.tick(now_s):
             self._poke(probe.ip, probe.mac)
@@ -232,9 +253,9 @@ class Engine:
             for part in schedule.roster_parts(self.registry.open_sessions())
         ]
 
-    def checkpoint(self, session: str) -> bytes | None:
-        """The periodic checkpoint of ``session``, or None if it is not open any more."""
-        message = self.registry.checkpoint(session, epoch=self.journal.epoch, at=utc_now())
+    def checkpoint(self, session: str, cause: str) -> bytes | None:
+        """A checkpoint of ``session``, or None if it is not open any more."""
+        message = self.registry.checkpoint(session, epoch=self.journal.epoch, at=utc_now(), cause=cause)
         return None if message is None else encode(message)
 
     @property
@@ -271,6 +292,7 @@ class Engine:
             "outbox_age_s": round(self._outbox_age_s, 3),
             "connected": self.uplink.connected,
             "devices": states,
+            "requests": self.requests.open,
             "problems": self.problems(),
             "certificate_days_left": self._certificate_days,
         }
@@ -296,6 +318,9 @@ class Engine:
             self.registry.observe(one, now_s=time.monotonic(), at=utc_now())
         if self.registry.pending:
             self._wake.set()
+
+    def _wake_commits(self) -> None:
+        self._wake.set()
 
     def _end_wait(self) -> None:
         if not self._stopping.is_set():

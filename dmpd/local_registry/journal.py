@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from dmpd.local_registry import identity_file, metrics
+from dmpd.local_registry.answers import AnswerBook, RequestAges
 from dmpd.local_registry.identity import IdentityFile
 from dmpd.local_registry.outbox import Row, Window, events_to_drop, sessions_to_coalesce
 from dmpd.local_registry.planning import Occasion
 from dmpd.local_registry.registry import Registry
+from dmpd.local_registry.request_table import Quota, RequestEntry, Verdict
 from dmpd.local_registry.settings import OutboxSettings
 from dmpd.local_registry.store import (
     SENT_BLOCK,
@@ -92,6 +94,8 @@ class Journal:
         self._closed = False
         self._aged_check_s = 0.0
         self._purged_s: float | None = None
+        self.answers = AnswerBook()
+        self._request_ages = RequestAges()
         self._unwritten: dict[str, str] = {}
         """Epoch and boot of a life whose first commit the disk has not taken yet."""
 
@@ -99,6 +103,11 @@ class Journal:
     def ready(self) -> bool:
         """Whether there is an epoch on the disk: nothing may be sent under one that a crash would forget."""
         return self._store is not None and self.epoch > 0 and not self._unwritten
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to commit."""
+        return self._registry.pending or bool(self.answers)
 
     @property
     def oldest_at_ms(self) -> int | None:
@@ -138,17 +147,21 @@ class Journal:
             self._seq_limit = self.seq_high = loaded.seq_next - 1
             self._sent_limit = self._frozen_at_start = loaded.sent_through
             self._run = self._run_limit = loaded.run
+            self.answers.rebuilt_ms = self.answers.rebuilt_ms or loaded.rebuilt_ms
             self.rows, self.bytes_held = loaded.outbox_rows, loaded.outbox_bytes
             self._oldest_at_ms = await self._on_disk(self._store.oldest_at_ms)
             now_s, at = time.monotonic(), utc_now()
             if loaded.epoch == 0:
                 self._registry.rebuild(known, now_s=now_s, at=at)
                 if known.holders:
+                    self.answers.rebuilt_ms = time.time_ns() // 1_000_000
                     metrics.stores_rebuilt.inc()
                     self._registry.event("store_rebuilt", at=at, epoch=1, sessions=len(known.holders))
             else:
                 self._registry.restore(loaded.devices, known, now_s)
             self.epoch = loaded.epoch
+            for entry in await self._on_disk(self._store.unanswered):
+                self.answers.add_interrupted(entry, rae=self._registry.rae, at=at)
             if loaded.epoch == 0 or loaded.boot_id != self._boot_id:
                 await self._begin_epoch(max(loaded.epoch, known.epoch))
             await self._write_identity()
@@ -160,6 +173,45 @@ class Journal:
                 await self._commit()
             except StoreError as error:
                 return await self._troubled(error)
+            return True
+
+    async def accept(self, asked: list[RequestEntry], quota: Quota) -> list[Verdict]:
+        """Note which of ``asked`` are new, before they run; what returned ``new`` is on the disk.
+
+        Raises:
+            StoreError: The disk refuses; none of them may run.
+        """
+        async with self._lock:
+            try:
+                store = self._opened()
+                verdicts = await self._on_disk(lambda: store.accept(asked, quota))
+            except StoreError as error:
+                await self._troubled(error)
+                raise
+            return verdicts
+
+    async def raise_epoch(self, *, refused: int, above: int) -> bool:
+        """Begin an epoch above ``above`` if ``refused`` is ours still; False if it is not, or is higher already.
+
+        Raises:
+            StoreError: The disk refuses; the epoch is as before.
+        """
+        async with self._lock:
+            if self.epoch != refused or above <= refused:
+                return False
+            try:
+                if self._durable:  # or they would be loaded again
+                    await self._flush_durable()
+            except StoreError as error:
+                await self._troubled(error)
+                raise
+            self.sending = False  # the connection is of the old epoch; it ends with the next tick
+            self._frozen_at_start = self.frozen_through
+            self.window.clear()
+            try:
+                await self._begin_epoch(above)
+            except StoreError as error:  # tried again with the next commit; nothing is sent until then
+                await self._troubled(error)
             return True
 
     async def refill(self) -> bool:
@@ -195,6 +247,7 @@ class Journal:
         if self._purged_s is None or now_s - self._purged_s > PURGE_INTERVAL_S:
             self._purged_s = now_s
             await self._purge()
+        await self._forget_requests(now_s)
         if not self._durable and self.rows == 0 and not final:
             return
         async with self._lock:
@@ -237,6 +290,19 @@ class Journal:
             except StoreError as error:
                 await self._troubled(error)
 
+    async def _forget_requests(self, now_s: float) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        due = self._request_ages.due(now_s, now_ms)
+        if due is None:
+            return
+        async with self._lock:
+            try:
+                store = self._opened()
+                await self._on_disk(lambda: store.forget_requests(before_ms=due.before_ms, shift_ms=due.shift_ms))
+                self._request_ages.done(now_s, now_ms)
+            except StoreError as error:
+                await self._troubled(error)
+
     # --- under the lock ---------------------------------------------------------------------------------------------
 
     async def _commit(self) -> None:
@@ -258,6 +324,7 @@ class Journal:
             )
         )
         commit = plan.commit
+        answers = self.answers.into(commit, epoch=self.epoch, next_seq=next_seq)
         commit.meta.update(self._unwritten)
         commit.durable, self._durable = self._durable, []
         if seq > self._seq_limit:
@@ -283,6 +350,7 @@ class Journal:
             self._oldest_at_ms = commit.rows[0].at_ms if commit.rows else None
         if direct:
             self.window.load(commit.rows)
+        self.answers.done(answers)
         revisions = self._registry.committed(plan)
         self.committed += revisions
         metrics.revisions.inc(max(0, revisions))
@@ -296,6 +364,8 @@ class Journal:
         self._registry.want_checkpoint_rows(sessions, supersede=False)
         self.epoch = next_epoch(last, time.time_ns() // 1_000_000, int(self._random() * RANDOM_VALUES))
         self._unwritten = {"epoch": str(self.epoch), "boot_id": self._boot_id}
+        if self.answers.rebuilt_ms:
+            self._unwritten["rebuilt_ms"] = str(self.answers.rebuilt_ms)
         await self._commit()
         _log.info("epoch %d begins; %d sessions have rows of an earlier one", self.epoch, len(sessions))
 
@@ -386,6 +456,7 @@ class Journal:
             self._store = None
         stamp = utc_now().strftime("%Y%m%d%H%M%S")
         place = await self._on_disk(lambda: set_aside(self._state_dir, stamp))
+        self.answers.rebuilt_ms = time.time_ns() // 1_000_000
         _log.error("database damaged (%s), set aside as %s; a new epoch begins", error, place)
 
     async def _write(self, commit: Commit) -> Deleted:

@@ -35,3 +35,15 @@ source_failures = counter(
     "dmpd_local_registry_source_failures_total", "LAN sources that failed and were begun anew.", ("source",)
 )
 probes_failed = counter("dmpd_local_registry_probes_failed_total", "Probes that could not be sent.")
+requests = counter(
+    "dmpd_local_registry_requests_total",
+    "Requests that were answered for good, by verb and outcome.",
+    ("verb", "outcome"),
+)
+requests_repeated = counter(
+    "dmpd_local_registry_requests_repeated_total", "Requests that were known already: answered again, not run again."
+)
+requests_open = gauge("dmpd_local_registry_requests_open", "Requests accepted and not yet answered for good.")
+replies_dropped = counter(
+    "dmpd_local_registry_replies_dropped_total", "Answers that are no outbox rows, dropped because too many waited."
+)

@@ -29,6 +29,8 @@ class Row(NamedTuple):
     epoch: int
     at_ms: int
     payload: bytes
+    requester: str | None = None
+    """Of a response: the last level of its topic."""
 
 
 class _Flight:

@@ -69,6 +69,13 @@ class Presence:
         """Judged to be there, and nothing says otherwise: who sleeps does not answer, and is there all the same."""
         return self._judged == "asleep" or (self._judged in ("online", "standby") and self._down_since_s is None)
 
+    def seen_since(self, since_s: float) -> bool | None:
+        """Whether there was a sign of life since then; None = neither one nor its lack is known."""
+        if self._seen_s > since_s:
+            return True
+        lacking = self._judged == "offline" or (self._down_since_s is not None and self._down_since_s > since_s)
+        return False if lacking else None
+
     def observe(self, evidence: Evidence, now_s: float) -> None:
         """Take in one sighting."""
         if evidence.power is not None:

@@ -14,15 +14,16 @@ from msgspec.structs import replace
 
 from dmpd.local_registry import metrics
 from dmpd.local_registry.identity import Holder, IdentityBook, IdentityFile, Resolution
-from dmpd.local_registry.planning import Device, Occasion, Plan, plan_device, row_of
+from dmpd.local_registry.planning import RECORD_BYTES_MAX, Device, Occasion, Plan, plan_device, row_of
 from dmpd.local_registry.presence import Presence
 from dmpd.local_registry.records import VendorOf, cleaned, learned, merged, new_record, no_vendor
 from dmpd.local_registry.settings import PresenceSettings
 from dmpd.local_registry.source import Evidence
 from dmpd.local_registry.store import Commit, StoredDevice
 from dmpd.model.codec import InvalidMessageError
+from dmpd.model.limits import ATTRIBUTES_MAX
 from dmpd.model.messages import Checkpoint, ClosedReason, Event
-from dmpd.model.record import DeviceRecord
+from dmpd.model.record import Attributes, DeviceRecord
 from dmpd.model.topics import RAE_SESSION
 
 SESSIONS_MAX: Final = 4096
@@ -234,8 +235,8 @@ class Registry:
                 self._dirty[session] = None
         return others
 
-    def checkpoint(self, session: str, *, epoch: int, at: datetime) -> Checkpoint | None:
-        """The periodic checkpoint of a session, of what is committed; None if it is not open or not yet committed."""
+    def checkpoint(self, session: str, *, epoch: int, at: datetime, cause: str = "interval") -> Checkpoint | None:
+        """A checkpoint of a session, of what is committed; None if it is not open or not yet committed."""
         device = self.devices.get(session)
         if device is None or device.stored is None:
             return None
@@ -247,8 +248,38 @@ class Registry:
             at=at,
             rev=device.rev,
             record=device.stored,
-            cause="interval",
+            cause=cause,
         )
+
+    def set_attributes(self, session: str, values: Attributes, unset: Sequence[str]) -> None:
+        """Set and take away attributes of an open session.
+
+        Raises:
+            InvalidMessageError: The record would break a limit; it is as before.
+        """
+        device = self.devices[session]
+        attributes = {**device.record.attributes, **values}
+        for name in unset:
+            attributes.pop(name, None)
+        if len(attributes) > ATTRIBUTES_MAX:
+            raise InvalidMessageError("too_large", f"more than {ATTRIBUTES_MAX} attributes")
+        record = replace(device.record, attributes=attributes)
+        if len(_encoder.encode(record)) > RECORD_BYTES_MAX:
+            raise InvalidMessageError("too_large", f"a record of more than {RECORD_BYTES_MAX} bytes")
+        device.record = record
+        self._touched(device, cause="request")
+
+    def forget(self, session: str) -> bool:
+        """Close ``session`` as forgotten, so that its device is onboarded anew when it is seen; False if not open."""
+        device = self.devices.get(session)
+        if device is None or device.closing is not None:
+            return False
+        self._close(device, "forgotten")
+        return True
+
+    def is_open(self, session: str) -> bool:
+        device = self.devices.get(session)
+        return device is not None and device.closing is None
 
     def open_sessions(self) -> list[str]:
         """Committed open sessions, ascending: what rosters list."""

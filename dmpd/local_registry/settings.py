@@ -1,11 +1,14 @@
 """What the configuration file of a RAE may say (``/etc/dmpd/local-registry.yaml``): one Struct is the whole file."""
 
-from typing import Annotated
+from typing import Annotated, Final, get_args
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from dmpd.model.principals import is_rae
+from dmpd.model.requests import REGISTRY, RaeVerb, SessionVerb
 from dmpd.runtime.settings import LogSettings, MqttSettings, PositiveInt, PositiveSeconds
+
+PRINCIPAL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\*?\Z"
 
 
 class LanSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +63,27 @@ class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A session's changes that have waited longer become one checkpoint."""
 
 
+class RequestSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may ask this RAE for what, and how much at once."""
+
+    session_verbs: list[SessionVerb] = field(default_factory=lambda: list(get_args(SessionVerb)))
+    """Verbs of device sessions that are executed, for whomever the broker lets ask; all others are refused."""
+    rae_verbs: list[RaeVerb] = field(default_factory=lambda: list(get_args(RaeVerb)))
+    """Verbs of the RAE itself that are executed; all others are refused."""
+    rae_verbs_from: list[Annotated[str, Meta(pattern=PRINCIPAL_PATTERN)]] = field(
+        default_factory=lambda: [REGISTRY, "op-*"]
+    )
+    """Principals who may ask for verbs of the RAE itself; a ``*`` at the end stands for any rest of the name."""
+    at_once_max: Annotated[int, Meta(ge=1, le=256)] = 16
+    """Requests that run at once, one per device session; the others wait for their turn."""
+    waiting_max: Annotated[int, Meta(ge=1, le=10_000)] = 256
+    """Requests accepted and not yet answered for good; what comes beyond is refused."""
+    per_requester_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Requests of one requester in 24 h, for so long each is remembered; what comes beyond is refused."""
+    remembered_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    """Requests of all requesters in 24 h; some 300 bytes each on the disk."""
+
+
 class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One RAE."""
 
@@ -72,6 +96,7 @@ class LocalRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     lan: LanSettings = LanSettings()
     presence: PresenceSettings = PresenceSettings()
     outbox: OutboxSettings = OutboxSettings()
+    requests: RequestSettings = RequestSettings()
     checkpoint_interval_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
     """Each device session is published whole once per interval, spread by a hash of its id; so is the roster."""
     status_interval_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from dmpd.local_registry.engine import Engine
 from dmpd.local_registry.machine import boot_id
+from dmpd.local_registry.memory_control import MemoryControl
 from dmpd.local_registry.settings import LocalRegistrySettings, PresenceSettings
 from dmpd.local_registry.sources.simulated import SimulatedLan
 from dmpd.local_registry.uplink import Connect
@@ -75,6 +76,7 @@ def engines(options: SimulateOptions, *, connect: Connect) -> list[Engine]:
             new_session=lambda: str(uuid.uuid4()),
             boot_id=boot,
             slots=slots,
+            control=MemoryControl(),
         )
         for serial in options.serials()
     ]

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dmpd.local_registry.outbox import Backlog, Row
+from dmpd.local_registry.request_table import Quota, RequestEntry, RequestTable, Verdict
 from dmpd.local_registry.store_schema import MIGRATIONS
 from dmpd.model.limits import EPOCH_MAX
 from dmpd.model.messages import ClosedReason
@@ -77,6 +78,8 @@ class Commit(msgspec.Struct, kw_only=True):
     """(session, seq): this session's replaceable rows beyond seq are deleted; a later row covers them."""
     forgotten: list[str] = []
     """Sessions that the cloud never heard of: device and rows are deleted."""
+    answers: list[RequestEntry] = []
+    """Requests that have their response."""
     meta: dict[str, str] = {}
 
 
@@ -86,6 +89,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     boot_id: str
     seq_next: int
+    rebuilt_ms: int
+    """When a damaged store was begun anew, wall clock; 0 = never."""
     sent_through: int
     """Rows up to here may have been sent in an earlier life: they are frozen."""
     run: int
@@ -150,6 +155,7 @@ class Store:
                     epoch=_epoch(meta.get("epoch", "0")),
                     boot_id=meta.get("boot_id", ""),
                     seq_next=max(int(meta.get("seq_limit", "0")), last) + 1,
+                    rebuilt_ms=int(meta.get("rebuilt_ms", "0")),
                     sent_through=int(meta.get("sent_through", "0")),
                     run=int(meta.get("run", "0")),
                     devices=list(_devices(self._db, "WHERE closed IS NULL")),
@@ -175,12 +181,13 @@ class Store:
             self._db.executemany("DELETE FROM device WHERE session = ?", ((one,) for one in commit.forgotten))
             self._db.executemany("INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?, ?, ?, ?)", commit.devices)
             self._db.executemany(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (row.seq, row.session, row.kind, row.epoch, row.at_ms, len(row.payload), row.payload)
+                    (row.seq, row.session, row.kind, row.epoch, row.at_ms, len(row.payload), row.payload, row.requester)
                     for row in commit.rows
                 ),
             )
+            RequestTable(self._db).answered(commit.answers)
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", commit.meta.items())
             return Deleted(deleted_rows, deleted_bytes)
 
@@ -189,7 +196,8 @@ class Store:
         rows: list[Row] = []
         with _translated():
             cursor = self._db.execute(
-                "SELECT seq, session, kind, epoch, at_ms, payload FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
+                "SELECT seq, session, kind, epoch, at_ms, payload, requester FROM outbox"
+                " WHERE seq > ? ORDER BY seq LIMIT ?",
                 (seq, rows_max),
             )
             for values in cursor:
@@ -228,10 +236,26 @@ class Store:
             return [
                 session
                 for (session,) in self._db.execute(
-                    "SELECT session FROM outbox WHERE session != 'rae'"
+                    "SELECT session FROM outbox WHERE session != 'rae' AND kind != 'response'"
                     " GROUP BY session HAVING sum(kind = 'closed') = 0 ORDER BY session"
                 )
             ]
+
+    def accept(self, asked: Sequence[RequestEntry], quota: Quota) -> list[Verdict]:
+        """Note which of ``asked`` are new, as one transaction; see ``RequestTable.accept``."""
+        with _translated(), self._transaction():
+            table = RequestTable(self._db)
+            return [table.accept(entry, quota) for entry in asked]
+
+    def unanswered(self) -> list[RequestEntry]:
+        """The requests without a response: after a start, those that the end of the last life interrupted."""
+        with _translated():
+            return RequestTable(self._db).unanswered()
+
+    def forget_requests(self, *, before_ms: int, shift_ms: int) -> None:
+        """Move all times of receipt by ``shift_ms`` (the wall clock jumped), then forget those before ``before_ms``."""
+        with _translated(), self._transaction():
+            RequestTable(self._db).forget(before_ms=before_ms, shift_ms=shift_ms)
 
     def committed_total(self) -> int:
         """Σ rev over all device sessions, open and closed; those purged still count."""
@@ -341,7 +365,7 @@ def _deletions(commit: Commit) -> Iterable[tuple[str, Sequence[str | int]]]:
     for session, seq in commit.superseded:
         yield "session = ? AND seq > ? AND kind IN ('change', 'checkpoint')", (session, seq)
     for session in commit.forgotten:
-        yield "session = ?", (session,)
+        yield "session = ? AND kind != 'response'", (session,)
 
 
 @contextlib.contextmanager

@@ -28,4 +28,17 @@ MIGRATIONS: Final = (
     );
     CREATE INDEX outbox_session ON outbox (session, seq);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN requester TEXT;   -- of a response: the last level of its topic
+    CREATE TABLE request (
+        requester TEXT NOT NULL,
+        id TEXT NOT NULL,
+        session TEXT NOT NULL,
+        verb TEXT NOT NULL,
+        received_ms INTEGER NOT NULL,
+        response BLOB,   -- absent while it runs
+        PRIMARY KEY (requester, id)
+    ) WITHOUT ROWID;
+    CREATE INDEX request_received ON request (received_ms);
+    """,
 )

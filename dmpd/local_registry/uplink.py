@@ -6,6 +6,7 @@ broker's session is never relied on (expiry 0): each connection begins with stat
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import deque
@@ -19,7 +20,15 @@ from dmpd.local_registry.journal import Journal
 from dmpd.local_registry.outbox import Row
 from dmpd.model.codec import InvalidMessageError, decode, encode
 from dmpd.model.messages import Durable, RaeState, Roster, Status
-from dmpd.model.topics import RAE_SESSION, InvalidTopicError, Topic, ack_topic, info_topic, parse_topic
+from dmpd.model.topics import (
+    RAE_SESSION,
+    InvalidTopicError,
+    Topic,
+    ack_topic,
+    cmd_filter,
+    info_topic,
+    parse_topic,
+)
 from dmpd.runtime.mqtt import Message, MqttRefusedError, MqttUnreachableError, Will
 from dmpd.runtime.settings import MqttSettings
 
@@ -32,6 +41,7 @@ TAKEN_OVER: Final = 0x8E
 TAKEN_OVER_FIRST_S: Final = 60.0
 TAKEN_OVER_MAX_S: Final = 900.0
 FAREWELL_S: Final = 1.5
+REPLIES_MAX: Final = 1000
 DRAIN_AGAIN_FIRST_S: Final = 2.0
 """From the drain's begin, or the last time, until what is not durable goes again; doubles. The bridge takes 0.5 s."""
 
@@ -45,8 +55,11 @@ class Client(Protocol):
     closed: "asyncio.Future[str]"
     close_reason_code: int
 
-    async def subscribe(self, filters: Sequence[str]) -> list[int]: ...
+    async def subscribe(
+        self, filters: Sequence[str], *, retain_handling: int = 1, retain_as_published: bool = False
+    ) -> list[int]: ...
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> int: ...
+    def ack(self, message: Message) -> None: ...
     async def disconnect(self, *, reason_code: int = 0) -> None: ...
     def abort(self) -> None: ...
 
@@ -60,13 +73,19 @@ class Voice(Protocol):
 
     def status(self, state: RaeState, run: int) -> Status: ...
     def rosters(self) -> list[Roster]: ...
-    def checkpoint(self, session: str) -> bytes | None: ...
+    def checkpoint(self, session: str, cause: str) -> bytes | None: ...
+
+
+class Desk(Protocol):
+    """Where requests go. ``ack`` acknowledges the message to the broker."""
+
+    def receive(self, message: Message, topic: Topic, ack: Callable[[], None]) -> None: ...
 
 
 class _Flight(NamedTuple):
     """A message the broker has not answered yet."""
 
-    kind: Literal["row", "status", "roster", "checkpoint"]
+    kind: Literal["row", "status", "roster", "checkpoint", "reply"]
     sent_s: float
     seq: int = 0
     session: str = ""
@@ -95,6 +114,8 @@ class Uplink:
         self._random = random
         self._slots = slots
         self._client: Client | None = None
+        self._receiving: Client | None = None
+        """Whom a message came from: it may come before the connection is of use for anything else."""
         self._run = 0
         self._epoch = 0
         self._state: RaeState = "ready"
@@ -102,7 +123,11 @@ class Uplink:
         self._limit = IN_FLIGHT_MAX
         self._status_due = False
         self._rosters: deque[Roster] = deque()
-        self._checkpoints: dict[str, None] = {}
+        self._checkpoints: dict[str, str] = {}
+        """Why each is sent, by session."""
+        self._replies: deque[tuple[str, bytes]] = deque()
+        self.desk: Desk | None = None
+        """Gets the requests; None = they are left unanswered."""
         self._stopping = asyncio.Event()
         self._drained = asyncio.Event()
         self._answered = asyncio.Event()
@@ -174,8 +199,9 @@ class Uplink:
         metrics.connects.labels("connected").inc()
         self._in_flight.clear()
         self._limit = max(1, min(IN_FLIGHT_MAX, client.server_receive_maximum))
+        self._receiving = client
         try:
-            await asyncio.wait_for(client.subscribe([ack_topic(self._rae)]), self._settings.connect_timeout_s)
+            await asyncio.wait_for(self._subscribe(client), self._settings.connect_timeout_s)
         except (TimeoutError, MqttUnreachableError) as error:
             client.abort()
             self._failed("unreachable", f"no answer to SUBSCRIBE: {error}")
@@ -198,6 +224,11 @@ class Uplink:
             _log.warning("%s: connection lost: %s", self._rae, why)
         return client.close_reason_code
 
+    async def _subscribe(self, client: Client) -> None:
+        await client.subscribe([ack_topic(self._rae)])
+        # Retained requests are nobody's wish of now: neither the broker's copies nor new ones marked so are wanted.
+        await client.subscribe([cmd_filter(self._rae)], retain_handling=2, retain_as_published=True)
+
     def _failed(self, outcome: str, sentence: str) -> None:
         metrics.connects.labels(outcome).inc()
         if self.problem != sentence:
@@ -219,10 +250,23 @@ class Uplink:
             self._rosters.extend(self._voice.rosters())
             self.pump()
 
-    def say_checkpoint(self, session: str) -> None:
-        """Send the checkpoint of ``session`` soon: one at most waits per session, none while nothing gets through."""
-        if self.connected and not self._held_back():
-            self._checkpoints[session] = None
+    def say_checkpoint(self, session: str, cause: str = "interval") -> bool:
+        """Send the checkpoint of ``session`` soon: one at most waits per session, none while nothing gets through.
+
+        Returns whether it will be sent, if the connection holds.
+        """
+        if not self.connected or self._held_back():
+            return False
+        self._checkpoints[session] = cause
+        return True
+
+    def reply(self, topic: str, payload: bytes) -> None:
+        """Send an answer that is no outbox row, once; it outlives a lost connection, and nothing more."""
+        if len(self._replies) >= REPLIES_MAX:
+            self._replies.popleft()
+            metrics.replies_dropped.inc()
+        self._replies.append((topic, payload))
+        self.pump()
 
     def _held_back(self) -> bool:
         return self._journal.window.holding_back(time.monotonic())
@@ -259,22 +303,29 @@ class Uplink:
         if self._rosters:
             roster = self._rosters.popleft()
             return _Flight("roster", now_s, roster=roster), own_topic, encode(roster)
+        if self._replies:
+            topic, payload = self._replies.popleft()
+            return _Flight("reply", now_s), topic, payload
         row = self._journal.window.due(now_s)
         if row is not None:
-            return _Flight("row", now_s, seq=row.seq), info_topic(self._rae, row.session), self._stamped(row)
+            return _Flight("row", now_s, seq=row.seq), str(self._topic_of(row)), self._stamped(row)
         while self._checkpoints and not self._journal.window.holding_back(now_s):
             session = next(iter(self._checkpoints))
-            del self._checkpoints[session]
-            payload = self._voice.checkpoint(session)
-            if payload is not None:
-                return _Flight("checkpoint", now_s, session=session), info_topic(self._rae, session), payload
+            checkpoint = self._voice.checkpoint(session, self._checkpoints.pop(session))
+            if checkpoint is not None:
+                return _Flight("checkpoint", now_s, session=session), info_topic(self._rae, session), checkpoint
         return None
+
+    def _topic_of(self, row: Row) -> Topic:
+        if row.requester is None:
+            return Topic(self._rae, row.session, "info")
+        return Topic(self._rae, row.session, "rsp", row.requester)
 
     def _stamped(self, row: Row) -> bytes:
         """The payload of ``row`` under this connection's epoch."""
         if row.epoch == self._epoch:
             return row.payload
-        message: Any = decode(row.payload, Topic(self._rae, row.session, "info"))
+        message: Any = decode(row.payload, self._topic_of(row))
         return encode(msgspec.structs.replace(message, epoch=self._epoch))
 
     def _on_puback(self, mid: int, reason_code: int) -> None:
@@ -300,9 +351,24 @@ class Uplink:
         elif flight.roster is not None and not self._rosters:
             self._rosters.extend(self._voice.rosters())
         elif flight.kind == "checkpoint":
-            self._checkpoints[flight.session] = None
+            self._checkpoints[flight.session] = "interval"
 
     def _on_message(self, message: Message) -> None:
+        client = self._receiving
+        if client is None:
+            return
+        try:
+            topic = parse_topic(message.topic)
+        except InvalidTopicError:
+            topic = None
+        if topic is not None and topic.kind == "cmd" and topic.rae == self._rae and self.desk is not None:
+            self.desk.receive(message, topic, functools.partial(client.ack, message))
+            return
+        if message.qos > 0:
+            client.ack(message)
+        self._on_durable(message)
+
+    def _on_durable(self, message: Message) -> None:
         try:
             topic = parse_topic(message.topic)
             durable = decode(message.payload, topic)

@@ -90,6 +90,11 @@ def rsp_topic(rae: str, session: str, requester: str) -> str:
     return f"{_PREFIX}{rae}/{session}/rsp/{requester}"
 
 
+def cmd_filter(rae: str) -> str:
+    """All requests to one RAE, for a SUBSCRIBE."""
+    return f"{_PREFIX}{rae}/+/cmd/+"
+
+
 @lru_cache(maxsize=16_384)
 def partition_of(rae: str, partitions: int) -> int:
     """Partition of everything that concerns ``rae``: Kafka's own default partitioner, keyed by the RAE alone.

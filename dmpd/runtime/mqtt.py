@@ -155,15 +155,18 @@ class MqttClient:
             raise
         return client
 
-    async def subscribe(self, filters: Sequence[str], *, qos: int = 1, retain_handling: int = 1) -> list[int]:
+    async def subscribe(
+        self, filters: Sequence[str], *, qos: int = 1, retain_handling: int = 1, retain_as_published: bool = False
+    ) -> list[int]:
         """Subscribe and return the SUBACK's reason code for each filter.
 
         ``retain_handling``: 0 = retained messages always, 1 = only for a new subscription, 2 = never.
+        ``retain_as_published``: a message that was published as retained says so also when it comes live.
 
         Raises:
             MqttUnreachableError: The connection ended meanwhile.
         """
-        options = SubscribeOptions(qos=qos, retainHandling=retain_handling)
+        options = SubscribeOptions(qos=qos, retainAsPublished=retain_as_published, retainHandling=retain_handling)
         code, mid = self._pipe.subscribe([(one, options) for one in filters])
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise MqttUnreachableError(f"subscribe: {paho.error_string(code)}")

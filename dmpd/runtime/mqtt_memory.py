@@ -6,7 +6,7 @@ One broker per event loop. It can be told to die, to freeze and to refuse, as a 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from dmpd.runtime.mqtt import (
     SESSION_TAKEN_OVER,
@@ -26,11 +26,16 @@ Allow = Callable[[str, str, str], bool]
 """``(principal, "write" | "read", topic)`` → allowed."""
 
 
+class _Subscription(NamedTuple):
+    qos: int
+    retain_as_published: bool
+
+
 class _Session:
     """What the broker keeps of one client id: filters, and QoS 1 messages not yet acknowledged, oldest first."""
 
     def __init__(self) -> None:
-        self.filters: dict[str, int] = {}
+        self.filters: dict[str, _Subscription] = {}
         self.queue: deque[Message] = deque()
         self.unacknowledged: dict[int, Message] = {}
         self.next_mid = 1
@@ -135,14 +140,18 @@ class MemoryBroker:
                 continue
             matched = True
             if self.allow(client_id, "read", topic):
-                self._enqueue(client_id, session, message._replace(qos=min(qos, *granted, 1)))
+                marked = retain and any(one.retain_as_published for one in granted)
+                best = max(one.qos for one in granted)
+                self._enqueue(client_id, session, message._replace(qos=min(qos, best, 1), retain=marked))
         return 0 if matched else NO_MATCHING_SUBSCRIBERS
 
-    def subscribe(self, client_id: str, filters: Sequence[str], qos: int, retain_handling: int) -> list[int]:
+    def subscribe(
+        self, client_id: str, filters: Sequence[str], qos: int, retain_handling: int, *, retain_as_published: bool
+    ) -> list[int]:
         session = self._sessions[client_id]
         for pattern in filters:
             is_new = pattern not in session.filters
-            session.filters[pattern] = qos
+            session.filters[pattern] = _Subscription(qos, retain_as_published)
             if retain_handling == 0 or (retain_handling == 1 and is_new):
                 for topic, message in self._retained.items():
                     if matches(pattern, topic) and self.allow(client_id, "read", topic):
@@ -194,12 +203,17 @@ class MemoryClient:
         self._reading = True
         self._last_mid = 0
 
-    async def subscribe(self, filters: Sequence[str], *, qos: int = 1, retain_handling: int = 1) -> list[int]:
+    async def subscribe(
+        self, filters: Sequence[str], *, qos: int = 1, retain_handling: int = 1, retain_as_published: bool = False
+    ) -> list[int]:
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
         def act() -> None:
             if not self.closed.done() and not answer.done():
-                answer.set_result(self._broker.subscribe(self.client_id, filters, qos, retain_handling))
+                granted = self._broker.subscribe(
+                    self.client_id, filters, qos, retain_handling, retain_as_published=retain_as_published
+                )
+                answer.set_result(granted)
 
         self._broker.do(act)
         both: Sequence[asyncio.Future[object]] = (answer, self.closed)  # type: ignore[assignment]

@@ -161,6 +161,29 @@ def test_retained_copy_is_marked_and_comes_once_per_new_subscription(run):
     run(test)
 
 
+def test_what_is_published_as_retained_can_be_told_from_the_rest_when_it_comes_live(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        topic = f"dmp/v1/{rae}/rae/info"
+        reader, got, _ = await bench.client("svc-bridge")
+        await reader.subscribe([topic], retain_handling=2, retain_as_published=True)
+        writer, _, _ = await bench.client(rae)
+        writer.publish(topic, b"retained", qos=1, retain=True)
+        writer.publish(topic, b"plain", qos=1)
+        await until(lambda: len(got) == 2, "both messages")
+        assert [(one.payload, one.retain) for one in got] == [(b"retained", True), (b"plain", False)]
+        await reader.disconnect()
+        again, later, _ = await bench.client("svc-bridge")
+        await again.subscribe([topic], retain_handling=2, retain_as_published=True)
+        writer.publish(topic, b"live", qos=1)
+        await until(lambda: later, "the live message")
+        assert later[0].payload == b"live", "the retained copy is not sent"
+        await again.disconnect()
+        await writer.disconnect()
+
+    run(test)
+
+
 def test_foreign_topic_is_refused_with_0x87_and_nobody_listening_is_0x10(run):
     async def test(bench: Bench) -> None:
         # A session that an earlier test left on the shared broker would count as somebody listening.

@@ -11,9 +11,9 @@ from msgspec import json
 from dmpd.local_registry.store import StoredDevice
 from dmpd.model.apply import DeviceRow, apply_message
 from dmpd.model.codec import decode, encode
-from dmpd.model.messages import Change, Checkpoint, Closed, Durable, Message, Roster, Status
+from dmpd.model.messages import Change, Checkpoint, Closed, Durable, Message, Response, Roster, Status
 from dmpd.model.record import DeviceRecord
-from dmpd.model.topics import ack_topic, parse_topic
+from dmpd.model.topics import ack_topic, cmd_topic, parse_topic
 from dmpd.runtime.mqtt import Message as MqttMessage
 from dmpd.runtime.mqtt import MqttUnreachableError
 
@@ -88,6 +88,26 @@ class EdgeCloud:
                 MqttMessage(ack_topic(client.rae), encode(durable), 0, False, False, 0, None, (), None, None)
             )
 
+    def ask(
+        self,
+        payload: bytes,
+        *,
+        session: str = "rae",
+        requester: str = "op-eve",
+        expiry_s: int | None = None,
+        retain: bool = False,
+        mid: int = 1,
+    ) -> None:
+        """Deliver one message on a ``cmd`` topic to the RAE that is connected."""
+        client = self.clients[-1]
+        assert any("/cmd/" in pattern for pattern in client.subscribed)
+        topic = cmd_topic(client.rae, session, requester)
+        client.on_message(MqttMessage(topic, payload, 1, retain, False, mid, expiry_s, (), None, None))
+
+    @property
+    def responses(self) -> list[Response]:
+        return [message for message in self.kafka if isinstance(message, Response)]
+
     def cut(self) -> None:
         """The broker dies: connections end, wills are published."""
         for client in self.clients:
@@ -144,14 +164,21 @@ class EdgeClient:
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.close_reason_code = 0
         self.subscribed: list[str] = []
+        self.acked: list[int] = []
         self.in_flight = 0
         self.in_flight_max = 0
         self._mid = 0
 
-    async def subscribe(self, filters: Sequence[str]) -> list[int]:
+    async def subscribe(
+        self, filters: Sequence[str], *, retain_handling: int = 1, retain_as_published: bool = False
+    ) -> list[int]:
         await asyncio.sleep(0)
         self.subscribed.extend(filters)
         return [1] * len(filters)
+
+    def ack(self, message: MqttMessage) -> None:
+        assert not self.closed.done()
+        self.acked.append(message.mid)
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int, retain: bool = False, expiry_s: int | None = None

@@ -71,13 +71,15 @@ def _tcp(port: int) -> socket.socket:
 class SsdpDevice:
     """Answers searches for the targets of ``datagrams``, and HTTP by ``pages`` (path → head and body).
 
-    A page is sent whole and the connection closed; a page that is None is never finished: a byte now and then.
+    Another method than GET stands before the path. A page is sent whole and the connection closed; a page that is None
+    is never finished: a byte now and then.
     """
 
     def __init__(self, namespace: str, interface: str = "eth0", *, http_port: int = HTTP_PORT) -> None:
         self.datagrams: list[bytes] = []
         self.pages: dict[str, bytes | None] = {}
         self.fetched: list[str] = []
+        self.bodies: list[bytes] = []
         self.searched = 0
         self._udp: socket.socket = in_namespace(namespace, lambda: _udp(interface))
         self._tcp: socket.socket = in_namespace(namespace, lambda: _tcp(http_port))
@@ -124,7 +126,10 @@ class SsdpDevice:
         connection, _peer = self._tcp.accept()
         connection.settimeout(2)
         with contextlib.suppress(OSError):  # who asks goes away in the middle: that is its right
-            path = connection.recv(4096).split(b" ")[1].decode()
+            question = connection.recv(4096)
+            method, path = question.decode().split(" ")[:2]
+            path = path if method == "GET" else f"{method} {path}"
+            self.bodies.append(question.partition(b"\r\n\r\n")[2])
             self.fetched.append(path)
             answer = self.pages.get(path, page(b"", status="404 Not Found"))
             if answer is None:

@@ -74,13 +74,22 @@ def parse_app(body: bytes) -> DialApp | None:
     return DialApp(name=name, state=state, stoppable=stoppable)  # type: ignore[arg-type]  # one of the four
 
 
+def parse_instance(body: bytes) -> str | None:
+    """What a DIAL server says of how its running app is addressed: the ``href`` of its ``run`` link, or None."""
+    reader = _Reader(())
+    if not reader.read(body):
+        return None
+    link = reader.attributes.get((*_SERVICE, "link"), {})
+    return link.get("href") if link.get("rel") == "run" else None
+
+
 def _texts(body: bytes, wanted: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str] | None:
     reader = _Reader(wanted)
     return reader.texts if reader.read(body) else None
 
 
 class _Reader:
-    """Collects the first text at each wanted place, and the attributes of ``service/options``."""
+    """Collects the first text at each wanted place, and the attributes of ``service/options`` and ``link``."""
 
     def __init__(self, wanted: Iterable[tuple[str, ...]]) -> None:
         self._wanted = frozenset(wanted)
@@ -120,7 +129,7 @@ class _Reader:
             raise _RefusedError
         self._text, self._length = [], 0
         path = tuple(self._path)
-        if path == (*_SERVICE, "options"):
+        if path in ((*_SERVICE, "options"), (*_SERVICE, "link")):
             self.attributes.setdefault(path, attributes)
 
     def _end(self, name: str) -> None:

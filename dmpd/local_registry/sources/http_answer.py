@@ -41,15 +41,17 @@ def parse_location(url: str) -> Location | None:
     return Location(ip=ip, port=port, path=(found[3] or "/").partition("#")[0])
 
 
-def request(location: Location) -> bytes:
+def request(location: Location, *, method: str = "GET", body: bytes = b"") -> bytes:
     """The question. HTTP/1.0, so that an honest server sends one body, in no chunks, and closes."""
+    about_body = (f"Content-Length: {len(body)}", "Content-Type: text/plain; charset=utf-8") if method == "POST" else ()
     lines = (
-        f"GET {location.path} HTTP/1.0",
+        f"{method} {location.path} HTTP/1.0",
         f"Host: {location.ip}:{location.port}",
         "Accept-Encoding: identity",
         "Connection: close",
+        *about_body,
     )
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
 
 
 def is_complete(received: bytes) -> bool:

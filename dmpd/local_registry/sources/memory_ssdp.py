@@ -29,9 +29,11 @@ class MemoryResponder(Struct, kw_only=True):
     datagrams: list[bytes]
     """Its replies to a search for their ST."""
     pages: dict[str, bytes] = {}
-    """Its HTTP answers, head and body, by path."""
+    """Its HTTP answers, head and body, by path; by ``METHOD path`` for another method than GET."""
     fetched: list[str] = []
-    """Paths that it was asked for."""
+    """What it was asked for, so written."""
+    bodies: list[bytes] = []
+    """And with which body."""
 
 
 class MemoryEther:
@@ -65,11 +67,13 @@ class MemoryEther:
         if self._receive is not None and self._lan.reaches(device):
             self._receive(datagram, device.ip)
 
-    async def fetch(self, location: Location) -> Answer | None:
+    async def fetch(self, location: Location, *, method: str = "GET", body: bytes = b"") -> Answer | None:
         for responder in self.responders:
             if responder.device.ip == location.ip and self._lan.reaches(responder.device):
-                responder.fetched.append(location.path)
-                return parse_answer(responder.pages.get(location.path, b""), body_bytes_max=BODY_BYTES_MAX)
+                asked = location.path if method == "GET" else f"{method} {location.path}"
+                responder.fetched.append(asked)
+                responder.bodies.append(body)
+                return parse_answer(responder.pages.get(asked, b""), body_bytes_max=BODY_BYTES_MAX)
         return None
 
     @staticmethod

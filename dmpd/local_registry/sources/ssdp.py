@@ -108,6 +108,10 @@ class SsdpSource:
         """The MAC of a device of the LAN, as the kernel knows it now."""
         return self._mac_of(ip)
 
+    def dial_location(self, mac: str) -> str | None:
+        """Where this device's DIAL service is described, as it said last."""
+        return self._book.dial_location(mac)
+
     async def signals(self) -> AsyncIterator[LanSignal]:
         """Begin with all that is known, then yield what is said. A LAN that is not there is tried again each second."""
         for signal in await self.dump():

@@ -50,6 +50,7 @@ class _Speaker:
         "app",
         "asked_s",
         "description",
+        "dial_location",
         "esn",
         "from_dial",
         "ip",
@@ -72,6 +73,7 @@ class _Speaker:
         self.wakeup: Wakeup | None = None
         self.description = Description()
         self.from_dial = False
+        self.dial_location: str | None = None
         self.app: DialApp | None = None
         self.news = Bucket(per_s=NEWS_PER_S, burst=NEWS_BURST)
         self.told: _Facts | None = None
@@ -130,6 +132,8 @@ class SsdpBook:
         speaker.esn = message.esn or speaker.esn
         speaker.name = message.name or speaker.name
         speaker.wakeup = message.wakeup or speaker.wakeup
+        if message.target == DIAL_TARGET:
+            speaker.dial_location = message.location or speaker.dial_location
         return self._tell(mac, speaker, now_s)
 
     def described(
@@ -155,6 +159,11 @@ class SsdpBook:
             return True
         announced = any(target == DIAL_TARGET for _uuid, target in speaker.services)
         return message.target == ROOT_TARGET and not announced and speaker.description == Description()
+
+    def dial_location(self, mac: str) -> str | None:
+        """Where ``mac`` said that its DIAL service is described: to be judged before use."""
+        speaker = self._speakers.get(mac)
+        return None if speaker is None else speaker.dial_location
 
     def asked(self, now_s: float, *, mac: str | None = None) -> None:
         """A search was sent to ``mac``, or to all."""

@@ -63,8 +63,8 @@ class Ether(Protocol):
             OSError: It cannot be sent; the sockets may be of an interface that is gone.
         """
 
-    async def fetch(self, location: Location) -> Answer | None:
-        """Ask by HTTP, without following anything; None when there is no whole answer within 3 s and 64 KiB."""
+    async def fetch(self, location: Location, *, method: str = "GET", body: bytes = b"") -> Answer | None:
+        """Ask by HTTP, once, without following anything; None when there is no whole answer within 3 s and 64 KiB."""
 
 
 class LanEther:
@@ -106,21 +106,21 @@ class LanEther:
         with contextlib.suppress(BlockingIOError):  # the queue is full: one search more or less
             self._sockets[0].sendto(datagram, (ip or GROUP, PORT))
 
-    async def fetch(self, location: Location) -> Answer | None:
+    async def fetch(self, location: Location, *, method: str = "GET", body: bytes = b"") -> Answer | None:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                received = await self._exchange(location)
+                received = await self._exchange(location, request(location, method=method, body=body))
         except (OSError, TimeoutError):  # a device that does not answer is none of our troubles; counted by the caller
             return None
         return parse_answer(received, body_bytes_max=BODY_BYTES_MAX)
 
-    async def _exchange(self, location: Location) -> bytes:
+    async def _exchange(self, location: Location, question: bytes) -> bytes:
         loop = asyncio.get_running_loop()
         received = bytearray()
         with self._bound(socket.SOCK_STREAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BODY_BYTES_MAX)
             await loop.sock_connect(sock, (location.ip, location.port))
-            await loop.sock_sendall(sock, request(location))
+            await loop.sock_sendall(sock, question)
             for _turn in range(READS_MAX):
                 part = await loop.sock_recv(sock, 16 * 1024)
                 received += part

@@ -1,14 +1,24 @@
-"""Numbers and addresses on a command line, with the words that say what was expected."""
+"""Numbers, times and addresses on a command line, with the words that say what was expected."""
 
 import argparse
+import json
 import math
-from typing import Final
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
 
+from dmpd.model import limits
+from dmpd.model.principals import is_rae
 from dmpd.runtime.errors import BindError
 from dmpd.runtime.health import parse_bind
 
 PARTITION_MAX: Final = (1 << 31) - 1
 """Kafka's own."""
+_DURATION: Final = re.compile(r"(\d+)([smhd])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+_T = TypeVar("_T")
 
 
 def seconds(text: str) -> float:
@@ -38,6 +48,55 @@ def partition(text: str) -> int:
     if not 0 <= number <= PARTITION_MAX:
         raise argparse.ArgumentTypeError(f"expected a partition, 0 to {PARTITION_MAX}, got {text[:40]!r}")
     return number
+
+
+def since(text: str) -> datetime:
+    """An instant: so long ago, or RFC 3339."""
+    found = _DURATION.fullmatch(text)
+    try:
+        if found is not None:
+            return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+        instant = datetime.fromisoformat(text)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"expected 30m, 2h, 3d or an RFC 3339 time, got {text!r}") from error
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+
+
+def rae(text: str) -> str:
+    """The serial of a RAE."""
+    if not is_rae(text):
+        raise argparse.ArgumentTypeError(f"expected the serial of a RAE, got {text[:80]!r}")
+    return text
+
+
+def attribute(text: str) -> tuple[str, str]:
+    """``NAME=VALUE``: a name and JSON text. What is no JSON is a string, so that ``test_state=in_test`` will do."""
+    name, separator, value = text.partition("=")
+    if not separator or not 1 <= len(name.encode(errors="replace")) <= limits.ATTRIBUTE_KEY_BYTES_MAX:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, for example test_state=in_test, got {text[:80]!r}")
+    if "\0" in text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected printable text, got {text[:80]!r}")
+    try:
+        json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return name, json.dumps(value)
+    return name, value
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(text)  # NaN and Infinity are no JSON
+
+
+def checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """``parse`` for argparse, which shows the text of an ``ArgumentTypeError`` and hides that of a ``ValueError``."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
 
 
 def bind(text: str) -> str:

@@ -48,7 +48,7 @@ def _wait(connection: Connection, args: argparse.Namespace) -> int:
     deadline_s = time.monotonic() + args.timeout
     said = ""
     while True:
-        found = next((one for one in query.raes(connection, canary=True) if one.rae == args.serial), None)
+        found = next(iter(query.raes(connection, rae=args.serial)), None)
         lacks = lacking(found)
         if lacks is None or time.monotonic() >= deadline_s:
             break

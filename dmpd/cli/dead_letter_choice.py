@@ -1,20 +1,16 @@
 """Which dead letters a command means: its options, and reading them within bounds."""
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from dmpd.cli.arguments import count, partition
+from dmpd.cli.arguments import count, partition, since
 from dmpd.cloud_registry.source import source_of
 from dmpd.runtime.kafka_range import Range, RangeReader
 from dmpd.runtime.kafka_reader import ReadRecord
 from dmpd.stream.letters import Letter, letter_of
 
 SCAN: Final = 10_000
-_DURATION: Final = re.compile(r"(\d+)([smhd])", re.ASCII)
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,18 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scan", type=count, default=SCAN, metavar="N", help=f"look at the newest N letters of each partition ({SCAN})"
     )
-
-
-def since(text: str) -> datetime:
-    """An instant: so long ago, or RFC 3339."""
-    found = _DURATION.fullmatch(text)
-    try:
-        if found is not None:
-            return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
-        instant = datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"expected 30m, 2h, 3d or an RFC 3339 time, got {text!r}") from error
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 def ranges(reader: RangeReader, args: argparse.Namespace) -> tuple[dict[int, Range], int]:

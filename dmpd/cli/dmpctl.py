@@ -10,6 +10,8 @@ COMMANDS: Final = {
     "device": "dmpd.cli.ctl_device",
     "rae": "dmpd.cli.ctl_rae",
     "raes": "dmpd.cli.ctl_raes",
+    "history": "dmpd.cli.ctl_history",
+    "explain": "dmpd.cli.ctl_explain",
     "watch": "dmpd.cli.ctl_watch",
     "status": "dmpd.cli.ctl_status",
     "verify": "dmpd.cli.ctl_verify",

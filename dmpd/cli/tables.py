@@ -43,6 +43,25 @@ def cell(value: object) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else text(value)
 
 
+def shown(value: object) -> str:
+    """A cell of text that a device or a RAE made up: what could steer a terminal is escaped."""
+    return printable(text(value))
+
+
+def duration(value_s: float | None) -> str:
+    """So long, in one unit or two: ``12 s``, ``3 min 20 s``, ``5 h 7 min``, ``3 d 4 h``; below 10 s to the ms."""
+    if value_s is None:
+        return "-"
+    if abs(value_s) < 10:
+        return f"{value_s:.3f} s"
+    whole = round(abs(value_s))
+    sign = "-" if value_s < 0 else ""
+    for unit_s, unit, part_s, part in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= unit_s:
+            return f"{sign}{whole // unit_s} {unit} {whole % unit_s // part_s} {part}"
+    return f"{sign}{whole} s"
+
+
 def instant(value: datetime | None) -> str:
     """UTC, to the second."""
     return "-" if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,49 +1,25 @@
-"""What people and programs ask: plain reads, one statement each, never a lock.
+"""One device session, its RAE, all RAEs: plain reads, never a lock, each by an index. Lists are in ``devices``.
 
-Reachability is judged here, when somebody asks (``model.rae.is_reachable``), and is nowhere in the tables. Rows of the
-canary's own RAEs (``canary-…``) are left out unless asked for.
+Reachability is judged here, when somebody asks (``model.rae.is_reachable``), by the database's clock, and is nowhere in
+the tables. Rows of the canary's own RAEs (``canary-…``) are left out unless asked for.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from dmpd.cloud_registry import reader
+from dmpd.cloud_registry.device_filter import CANARY_PREFIX
+from dmpd.cloud_registry.devices import clock
 from dmpd.model.apply import DeviceRow
 from dmpd.model.messages import RaeState, Status
 from dmpd.model.rae import is_reachable
-from dmpd.model.record import DeviceState
 from dmpd.runtime.database import Connection
 
-CANARY_PREFIX: Final = "canary-"
-
-_NOT_CANARY: Final = "(%(canary)s OR rae NOT LIKE 'canary-%%')"
-
-
-class Device(Struct, frozen=True, kw_only=True):
-    """One open device session in a list."""
-
-    rae: str
-    session: str
-    state: DeviceState
-    reachable: bool
-    """Of its RAE, now."""
-    stale: bool
-    absent: bool
-    name: str | None
-    manufacturer: str | None
-    model: str | None
-    esn: str | None
-    mac: str | None
-    """Of its first interface, like ``ip4`` and ``hostname``."""
-    ip4: str | None
-    hostname: str | None
-    rev: int
-    changed_at: datetime
-    applied_at: datetime
+RAES_MAX: Final = 100_000
 
 
 class DeviceEvent(Struct, frozen=True, kw_only=True):
@@ -70,70 +46,45 @@ class Rae(Struct, frozen=True, kw_only=True):
     reachable: bool
     state: RaeState | None
     heard_at: datetime | None
+    silence_s: float | None
+    """Since then."""
     devices: int
-    """Open sessions that are not absent."""
+    """Open sessions that are not absent; ``online`` and ``stale`` are some of them."""
     online: int
+    stale: int
     status: Status | None
 
 
-_DEVICES: Final = f"""
-SELECT s.rae, s.session::text, s.state, r.state, r.heard_at, s.stale, s.absent_at IS NOT NULL, s.name, s.manufacturer,
-    s.model, s.esn, i.mac, i.ip4, i.hostname, s.rev, s.changed_at, s.applied_at
-FROM (
-    SELECT * FROM device_session
-    WHERE closed_at IS NULL AND {_NOT_CANARY} AND (%(rae)s::text IS NULL OR rae = %(rae)s::text)
-        AND (%(state)s::text IS NULL OR state = %(state)s::text)
-    ORDER BY rae, session LIMIT %(limit)s
-) AS s
-LEFT JOIN rae AS r ON r.rae = s.rae
-LEFT JOIN device_interface AS i ON i.rae = s.rae AND i.session = s.session AND i.place = 0
-ORDER BY s.rae, s.session
-"""  # noqa: S608 - constants
+def find_sessions(connection: Connection, prefix: str, *, rae: str | None = None) -> list[tuple[str, str]]:
+    """Keys ``(rae, session)`` of the sessions whose id is, or begins with, ``prefix``; at most 20.
+
+    Raises:
+        ValueError: No id begins like that.
+    """
+    first, last = session_range(prefix)
+    return connection.execute(FIND_SESSIONS, {"first": first, "last": last, "rae": rae}).fetchall()
 
 
-def devices(
-    connection: Connection,
-    *,
-    rae: str | None = None,
-    state: str | None = None,
-    canary: bool = False,
-    limit: int = 10_000,
-    now: datetime | None = None,
-) -> list[Device]:
-    """Open device sessions in key order, at most ``limit``. One RAE's, and of one state, if said."""
-    asked_at = now or datetime.now(tz=UTC)
-    asked = {"rae": rae, "state": state, "canary": canary or (rae or "").startswith(CANARY_PREFIX), "limit": limit}
-    return [
-        Device(
-            rae=values[0],
-            session=values[1],
-            state=values[2],
-            reachable=_is_reachable(values[3], values[4], asked_at),
-            stale=values[5],
-            absent=values[6],
-            name=values[7],
-            manufacturer=values[8],
-            model=values[9],
-            esn=values[10],
-            mac=values[11],
-            ip4=values[12],
-            hostname=values[13],
-            rev=values[14],
-            changed_at=values[15],
-            applied_at=values[16],
-        )
-        for values in connection.execute(_DEVICES, asked)
-    ]
+FIND_SESSIONS: Final = """
+SELECT rae, session::text FROM device_session
+WHERE session BETWEEN %(first)s::text::uuid AND %(last)s::text::uuid
+    AND (%(rae)s::text IS NULL OR rae = %(rae)s::text)
+ORDER BY rae, session LIMIT 20
+"""
+
+_UUID_FORM: Final = "00000000-0000-0000-0000-000000000000"
 
 
-def find_sessions(connection: Connection, session: str, *, rae: str | None = None) -> list[tuple[str, str]]:
-    """Keys ``(rae, session)`` of the sessions whose id is, or begins with, ``session``; at most 20."""
-    asked = (session.lower().replace("%", "").replace("_", "") + "%", rae, rae)
-    return connection.execute(
-        "SELECT rae, session::text FROM device_session WHERE session::text LIKE %s AND (%s::text IS NULL OR rae = %s)"
-        " ORDER BY rae, session LIMIT 20",
-        asked,
-    ).fetchall()
+def session_range(prefix: str) -> tuple[str, str]:
+    """The first and the last id that begin with ``prefix``. Raises ``ValueError``: none does."""
+    said = prefix.lower()
+    fits = 0 < len(said) <= len(_UUID_FORM) and all(
+        letter == form if form == "-" else letter in "0123456789abcdef"
+        for letter, form in zip(said, _UUID_FORM, strict=False)
+    )
+    if not fits:
+        raise ValueError(f"expected the id of a device session, or how it begins, got {prefix[:60]!r}")
+    return said + _UUID_FORM[len(said) :], said + _UUID_FORM[len(said) :].replace("0", "f")
 
 
 def device(
@@ -156,7 +107,7 @@ def device(
         ).fetchall()
     return DeviceDetail(
         row=rows[rae, session],
-        reachable=_is_reachable(place[3], place[4], now or datetime.now(tz=UTC)),
+        reachable=_is_reachable(place[3], place[4], now or clock(connection)),
         kafka_partition=place[0],
         kafka_offset=place[1],
         applied_at=place[2],
@@ -164,33 +115,60 @@ def device(
     )
 
 
-_RAES: Final = """
-SELECT coalesce(r.rae, d.rae), r.state, r.heard_at, r.status::text, coalesce(d.devices, 0), coalesce(d.online, 0)
-FROM rae AS r
-FULL JOIN (
-    SELECT rae, count(*) AS devices, sum(CASE WHEN state = 'online' THEN 1 ELSE 0 END) AS online
-    FROM device_session WHERE closed_at IS NULL AND absent_at IS NULL GROUP BY rae
-) AS d ON d.rae = r.rae
-WHERE %(canary)s OR coalesce(r.rae, d.rae) NOT LIKE 'canary-%%'
-ORDER BY 1
+# Names: those that ever sent a status, and, hopping from one to the next in the key, those of which only devices are
+# known. Counted by key: a RAE at a time, never the whole table.
+RAES: Final = """
+WITH RECURSIVE hops AS (
+    (SELECT rae FROM device_session ORDER BY rae LIMIT 1)
+    UNION ALL
+    SELECT (SELECT s.rae FROM device_session AS s WHERE s.rae > h.rae ORDER BY s.rae LIMIT 1)
+    FROM hops AS h WHERE h.rae IS NOT NULL
+), names AS (
+    SELECT rae FROM rae UNION SELECT rae FROM hops WHERE rae IS NOT NULL
+)
+SELECT n.rae, r.state, r.heard_at, r.status::text, d.devices, d.online, d.stale
+FROM (
+    SELECT rae FROM names
+    WHERE (%(canary)s OR rae NOT LIKE 'canary-%%') AND (%(rae)s::text IS NULL OR rae = %(rae)s::text)
+    ORDER BY rae LIMIT %(limit)s
+) AS n
+LEFT JOIN rae AS r ON r.rae = n.rae
+CROSS JOIN LATERAL (
+    SELECT count(*) AS devices, coalesce(sum(CASE WHEN s.state = 'online' THEN 1 ELSE 0 END), 0)::bigint AS online,
+        coalesce(sum(CASE WHEN s.stale THEN 1 ELSE 0 END), 0)::bigint AS stale
+    FROM device_session AS s WHERE s.rae = n.rae AND s.closed_at IS NULL AND s.absent_at IS NULL
+) AS d
+ORDER BY n.rae
 """
 
 
-def raes(connection: Connection, *, canary: bool = False, now: datetime | None = None) -> list[Rae]:
-    """All RAEs that were ever heard of, by name."""
-    asked_at = now or datetime.now(tz=UTC)
-    return [
-        Rae(
-            rae=rae,
-            reachable=_is_reachable(state, heard_at, asked_at),
-            state=state,
-            heard_at=heard_at,
-            devices=devices,
-            online=online,
-            status=None if status is None else msgspec.json.decode(status, type=Status),
-        )
-        for rae, state, heard_at, status, devices, online in connection.execute(_RAES, {"canary": canary})
-    ]
+def raes(
+    connection: Connection,
+    *,
+    rae: str | None = None,
+    canary: bool = False,
+    limit: int = RAES_MAX,
+    now: datetime | None = None,
+) -> list[Rae]:
+    """The RAEs that were ever heard of, by name; one of them, or at most ``limit``."""
+    asked_at = now or clock(connection)
+    asked = {"rae": rae, "canary": canary or (rae or "").startswith(CANARY_PREFIX), "limit": limit}
+    return [_rae(row, asked_at) for row in connection.execute(RAES, asked)]
+
+
+def _rae(row: tuple[Any, ...], now: datetime) -> Rae:
+    rae, state, heard_at, status, devices, online, stale = row
+    return Rae(
+        rae=rae,
+        reachable=_is_reachable(state, heard_at, now),
+        state=state,
+        heard_at=heard_at,
+        silence_s=None if heard_at is None else max(0.0, round((now - heard_at).total_seconds(), 1)),
+        devices=devices,
+        online=online,
+        stale=stale,
+        status=None if status is None else msgspec.json.decode(status, type=Status),
+    )
 
 
 def _is_reachable(state: RaeState | None, heard_at: datetime | None, now: datetime) -> bool:

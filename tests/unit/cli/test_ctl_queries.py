@@ -1,18 +1,21 @@
 """dmpctl's questions to the database: what is shown, as what, and with which exit code."""
 
+import argparse
 import json
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 import yaml
 from msgspec import Raw
 
-from dmpd.cli import dmpctl
-from dmpd.cloud_registry import query
+from dmpd.cli import ctl_devices, dmpctl, showing
+from dmpd.cloud_registry import devices, query
 from dmpd.local_registry.store import Commit, DeviceWrite, Store
 from dmpd.model.messages import Status
-from dmpd.model.record import DeviceRecord, Interface
+from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from dmpd.runtime import exit_codes
+from tests.support import many_rows
 from tests.support.messages import AT, EPOCH, RAE, change, checkpoint, closed, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of
 
@@ -99,6 +102,177 @@ def test_devices(fill, config, capsys):
     assert "\x1b" not in out
 
 
+@pytest.fixture
+def lan(fill):
+    """Five devices of two RAEs, each different in what filters ask for."""
+    fill(
+        checkpoint(1, TV, session=session_id(1)),
+        checkpoint(7, DeviceRecord(name="box", state="asleep", attributes={"n": Raw(b"1.0")}), session=session_id(2)),
+        change(3, session=session_id(3)),
+        checkpoint(
+            2, DeviceRecord(interfaces=(Interface(mac="02:00:00:00:00:04", ip6=("fe80::4",)),)), session=session_id(4)
+        ),
+        msgspec.structs.replace(checkpoint(1, DeviceRecord(esn="E5", state="online"), session=session_id(5)), rae="B"),
+        headers=[("mqtt-received-at", b"2026-11-25T04:08:00.000Z")],
+    )
+
+
+FILTERS = (
+    ([], [5, 1, 2, 3, 4]),
+    (["--rae", RAE], [1, 2, 3, 4]),
+    (["--state", "asleep"], [2]),
+    (["--esn", "E5"], [5]),
+    (["--mac", "02-00-00-00-00-01"], [1]),
+    (["--mac", "0200.0000.0004"], [4]),
+    (["--ip", "10.0.0.7"], [1]),
+    (["--ip", "FE80:0::4%lan0"], [4]),
+    (["--attribute", "test_state=in_test"], [1]),
+    (["--attribute", "test_state=available"], []),
+    (["--attribute", "n=1"], [2]),
+    (["--attribute", "n=1", "--attribute", "test_state=in_test"], []),
+    (["--stale"], [3]),
+    (["--stale", "--state", "online"], []),
+    (["--since", "1h"], [5, 1, 2, 3, 4]),
+    (["--since", "2999-01-01T00:00:00Z"], []),
+    (["--limit", "2"], [5, 1]),
+    (["--sort", "rev"], [5, 1, 4, 3, 2]),
+    (["--sort", "rev", "--reverse", "--limit", "2"], [2, 3]),
+    (["--sort", "name"], [2, 1, 5, 3, 4]),
+    (["--sort", "name", "--reverse"], [1, 2, 4, 3, 5]),
+    (["--sort", "esn", "--limit", "3"], [1, 5, 2]),
+    (["--sort", "ip", "--limit", "1"], [1]),
+    (["--sort", "state", "--limit", "1"], [2]),
+    (["--sort", "rae", "--reverse", "--limit", "1"], [4]),
+    (["--rae", RAE, "--sort", "stored", "--limit", "9"], [1, 2, 3, 4]),
+)
+
+
+def test_filters_and_orders(lan, config, capsys):
+    for words, expected in FILTERS:
+        code = run(config, "devices", "--json", *words)
+        assert [int(one["session"][:8], 16) for one in shown_json(capsys)] == expected, words
+        assert code == (exit_codes.OK if expected else exit_codes.DIFFERENT), words
+
+
+def test_a_walk_over_many_pages_misses_nothing(connection, config, capsys, monkeypatch):
+    many_rows.fill(connection, sessions=1000)
+    monkeypatch.setattr(devices, "PAGE_SESSIONS", 7)
+    for words, count in (
+        ([], 950),
+        (["--state", "online"], 200),
+        (["--attribute", "number=17"], 1),
+        (["--sort", "changed", "--reverse", "--limit", "3"], 3),
+        (["--limit", "100"], 100),
+    ):
+        assert run(config, "devices", "--json", *words) == exit_codes.OK
+        found = shown_json(capsys)
+        assert len({(one["rae"], one["session"]) for one in found}) == len(found) == count
+        if not words:
+            assert found == sorted(found, key=lambda one: (one["rae"], one["session"]))
+        if "--reverse" in words:
+            assert [one["name"] for one in found] == ["device 998", "device 997", "device 996"]
+
+
+BAD = (
+    (["devices", "--limit", "-1"], "argument --limit: expected 1 to 100000, got '-1'"),
+    (["devices", "--limit", "many"], "argument --limit: expected 1 to 100000, got 'many'"),
+    (
+        ["devices", "--mac", "02:00"],
+        "argument --mac: expected a MAC address such as 02:00:5e:10:00:01, got '02:00'",
+    ),
+    (["devices", "--ip", "10.0.0.256"], "argument --ip: expected an IPv4 or IPv6 address, got '10.0.0.256'"),
+    (["devices", "--attribute", "test_state"], "argument --attribute: expected NAME=VALUE"),
+    (["devices", "--attribute", "a=b\0c"], "argument --attribute: expected printable text"),
+    (["devices", "--state", "on"], "argument --state: invalid choice: 'on'"),
+    (["devices", "--since", "yesterday"], "argument --since: expected 30m, 2h, 3d or an RFC 3339 time"),
+    (["devices", "--rae", "a/b"], "argument --rae: expected the serial of a RAE, got 'a/b'"),
+    (["devices", "--watch", "0"], "argument --watch: expected 0.1 s or more, got '0'"),
+    (["device", "xyz"], "argument ID: expected the id of a device session, or how it begins, got 'xyz'"),
+    (["device", ""], "argument ID: expected the id of a device session"),
+    (["device", "00", "--events", "0"], "argument --events: expected 1 to 100000"),
+    (["history", "0000%"], "argument ID: expected the id of a device session"),
+    (["history", "--limit", "0"], "argument --limit: expected 1 to 100000"),
+    (["raes", "--limit", "1e9"], "argument --limit: expected 1 to 100000"),
+)
+
+
+@pytest.mark.parametrize(("words", "sentence"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_arguments_are_named(tmp_path, capsys, words, sentence):
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path / "none.yaml", *words)
+    assert end.value.code == exit_codes.USAGE
+    assert sentence in capsys.readouterr().err
+
+
+def test_watch_looks_again_until_ctrl_c(lan, config, capsys, monkeypatch):
+    looks = []
+
+    def sleep(wait_s):
+        looks.append(wait_s)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(showing.time, "sleep", sleep)
+    args = dmpctl_args("devices", config, "--json", "--watch", "0.5")
+    assert showing.show(args, lambda _: showing.View([1], lambda: "x"), sleep=sleep) == exit_codes.OK
+    assert looks == [0.5] * 3
+    assert capsys.readouterr().out.splitlines() == ["[1]"] * 3
+
+
+def test_watch_outlives_an_absent_database(config, capsys):
+    config.write_text(yaml.safe_dump({"database": {"conninfo": "host=/nonexistent dbname=x"}}))
+    looks = []
+
+    def sleep(wait_s):
+        looks.append(wait_s)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    args = dmpctl_args("devices", config, "--watch")
+    assert showing.show(args, lambda _: showing.View([], lambda: "x"), sleep=sleep) == exit_codes.OK
+    assert looks == [showing.WATCH_S] * 2
+    assert capsys.readouterr().err.count("/nonexistent") >= 2
+
+
+def dmpctl_args(command, config, *words):
+    parser = argparse.ArgumentParser()
+    ctl_devices.configure(parser)
+    return argparse.Namespace(command=command, **vars(parser.parse_args(["--config", str(config), *words])))
+
+
+def test_history(lan, fill, config, capsys):
+    fill(change(8, seq=8, session=session_id(2), patch=RecordPatch(state="online"), cause="probe"))
+    fill(closed(9, session=session_id(2)))
+    for words, count in (
+        ([], 6),
+        (["--rae", RAE], 5),
+        (["00000002"], 3),
+        (["00000002", "--code", "closed"], 1),
+        (["--since", "1h"], 6),
+        (["--since", "2999-01-01T00:00:00Z"], 0),
+        (["--limit", "2"], 2),
+    ):
+        assert run(config, "history", "--json", *words) == (exit_codes.OK if count else exit_codes.DIFFERENT), words
+        assert len(shown_json(capsys)) == count, words
+    assert run(config, "history", "00000002") == exit_codes.OK
+    out = capsys.readouterr().out
+    for words in ("new → asleep", "asleep → online (probe)", "left", "3 events"):
+        assert words in out
+    assert run(config, "history", "ffff") == exit_codes.DIFFERENT
+    assert run(config, "history", "0000000") == exit_codes.AMBIGUOUS
+    assert "5 sessions begin with 0000000" in capsys.readouterr().err
+
+
+def test_what_a_device_says_cannot_steer_the_terminal(fill, config, capsys):
+    record = DeviceRecord(name="\x1b[31mred\x07", attributes={"\x1b]0;x": Raw(b'"\\u001b[2J"')})
+    fill(checkpoint(1, record))
+    for words in (["devices"], ["device", session_id(1)], ["history"]):
+        assert run(config, *words) == exit_codes.OK
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert "\x07" not in out
+
+
 def test_device(fill, config, capsys):
     fill(checkpoint(1, TV, session=session_id(1)), checkpoint(1, session=session_id(0x10)))
     assert run(config, "device", session_id(1)) == exit_codes.OK
@@ -134,6 +308,15 @@ def test_raes(fill, connection, config, capsys):
     capsys.readouterr()
     assert run(config, "raes") == exit_codes.OK
     assert "3 RAEs" in capsys.readouterr().out
+    for words, count in (
+        (["--rae", "RAE-2"], 1),
+        (["--rae", "nobody"], 0),
+        (["--limit", "2"], 2),
+        (["--unreachable"], 3),
+    ):
+        assert run(config, "raes", "--json", *words) == (exit_codes.OK if count else exit_codes.DIFFERENT)
+        assert len(shown_json(capsys)) == count, words
+    assert [one.silence_s for one in query.raes(connection, now=NOW)] == [120.0, 120.0, None]
 
 
 def test_a_database_that_is_away_or_bare_is_one_sentence(config, postgres, capsys):
@@ -155,8 +338,6 @@ def store_of(folder, rae, devices):
 
 
 def encoded(record):
-    import msgspec
-
     return msgspec.json.encode(record)
 
 

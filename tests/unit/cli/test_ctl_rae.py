@@ -15,7 +15,9 @@ from tests.support.messages import AT, EPOCH
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of
 
 STATUS = Status(v=1, rae="R1", session="rae", at=AT, epoch=EPOCH, state="ready", run=1, seq_high=0)
-ARRIVED = Rae(rae="R1", reachable=True, state="ready", heard_at=AT, devices=0, online=0, status=STATUS)
+ARRIVED = Rae(
+    rae="R1", reachable=True, state="ready", heard_at=AT, silence_s=0.0, devices=0, online=0, stale=0, status=STATUS
+)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dmpd.cli import ctl_dead_letters, replay, tables
-from dmpd.cli.dead_letter_choice import since
+from dmpd.cli.arguments import since
 from dmpd.runtime.kafka_memory import MemoryKafka, MemoryProducer
 from dmpd.stream.letters import letter_of
 

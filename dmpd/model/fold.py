@@ -131,7 +131,7 @@ def fold(a: Fold, b: Fold) -> Fold:
     if b.rev < a.rev or (b.rev == a.rev and not b.is_checkpoint):
         return _with(a, refused=refused)
     if b.replace:
-        return _with(b, refused=refused)
+        return _with(b, refused=refused, seq=max(a.seq, b.seq))  # a periodic checkpoint is no outbox row: seq 0
     return _merged(a, b, refused)
 
 
@@ -179,11 +179,12 @@ def _closed(a: Fold, b: Fold, refused: int) -> Fold:
     )
 
 
-def _with(one: Fold, *, refused: int, forget: bool | None = None) -> Fold:
+def _with(one: Fold, *, refused: int, forget: bool | None = None, seq: int | None = None) -> Fold:
     forget = one.forget if forget is None else forget
-    if refused == one.refused_epoch and forget == one.forget:
+    seq = one.seq if seq is None else seq
+    if (refused, forget, seq) == (one.refused_epoch, one.forget, one.seq):
         return one
-    return msgspec.structs.replace(one, refused_epoch=refused, forget=forget)
+    return msgspec.structs.replace(one, refused_epoch=refused, forget=forget, seq=seq)
 
 
 def _fields_of(content: RecordPatch | DeviceRecord) -> dict[str, object]:

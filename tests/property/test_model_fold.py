@@ -64,6 +64,7 @@ def one_by_one(row, messages):
 
 def assert_equal_rows(folded, single):
     assert (folded.epoch, folded.rev, folded.closed) == (single.epoch, single.rev, single.closed)
+    assert folded.seq >= single.seq, "a roster counts from it"
     if folded.stale:
         assert single.stale, "the fold made a row stale that one by one is exact"
     if not single.stale:

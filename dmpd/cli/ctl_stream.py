@@ -5,7 +5,7 @@ the last records were invalid, from many sources) once its cause is gone. ``skip
 partition has in its ring, with the reason ``skipped``, and goes on behind it. A verb holds while this instance owns the
 partition.
 
-Exit codes: 0 done (status: all partitions run), 1 not done (status: one is halted or paused), 64 wrong usage, 69 no
+Exit codes: 0 done (status: all partitions run), 1 not done (status: one stands still), 64 wrong usage, 69 no
 daemon answers, 78 the configuration is wrong.
 """
 
@@ -25,7 +25,9 @@ HELP: Final = "partitions of the Cloud Registry here: status, pause, resume, ski
 _PROGRAM: Final = "cloud-registry"
 _FIRST: Final = ("state", "lag", "lag_s", "eta_s", "next_offset", "committed", "open_records", "ring_used_bytes")
 _LAST: Final = ("worker_pid", "restarts", "dead_letters")
-_STYLES: Final = {"running": "green", "halted": "red", "skipping": "yellow", "paused": "yellow"}
+_STYLES: Final = {"running": "green", "halted": "red", "skipping": "yellow", "paused": "yellow", "waiting": "yellow"}
+_SENTENCES: Final = ("halted_by", "waits_for")
+"""Below the table."""
 _HINT: Final = "{}: look at dmpctl dead-letters list, then say dmpctl stream resume or skip --partition N"
 
 
@@ -90,13 +92,15 @@ def _print(said: Mapping[str, Any], partitions: Mapping[str, dict[str, Any]]) ->
     if partitions:
         console.print(table)
     for number, one in partitions.items():
+        if one.get("waits_for"):
+            console.print(f"partition {number}: the sink takes nothing: {tables.printable(one['waits_for'])}")
         if one.get("halted_by"):
             console.print(_HINT.format(f"partition {number}: {_why(one['halted_by'])}"))
 
 
 def _columns(partitions: Mapping[str, dict[str, Any]]) -> list[str]:
     """What the pictures have, whatever that is: an older or newer daemon is shown whole too."""
-    found = dict.fromkeys(name for one in partitions.values() for name in one if name != "halted_by")
+    found = dict.fromkeys(name for one in partitions.values() for name in one if name not in _SENTENCES)
     middle = [name for name in found if name not in (*_FIRST, *_LAST)]
     return [*(name for name in _FIRST if name in found), *middle, *(name for name in _LAST if name in found)]
 

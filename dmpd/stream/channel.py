@@ -19,12 +19,13 @@ EMIT_BYTES_MAX: Final = 128 * 1024
 _DETAIL_CHARS_MAX: Final = 2000
 _MESSAGE_BYTES_MAX: Final = EMIT_BYTES_MAX + 16 * 1024
 
-State = Literal["ready", "waiting_sink", "failed", "corrupted"]
+State = Literal["ready", "waiting_sink", "halted_sink", "failed", "corrupted"]
+WAITING: Final[frozenset[State]] = frozenset({"waiting_sink", "halted_sink"})
 
 
 class StateChanged(msgspec.Struct, array_like=True, tag="s"):
-    """``ready``: the handler is made. ``waiting_sink``: the sink does not answer. ``failed``, ``corrupted`` (the
-    ring): the worker leaves.
+    """``ready``: the handler is made. ``waiting_sink``: the sink takes nothing. ``halted_sink``: nor will it before a
+    person has done something. ``failed``, ``corrupted`` (the ring): the worker leaves.
     """
 
     state: State

@@ -54,8 +54,13 @@ class Output(Protocol):
             ValueError: Key and value together are larger than ``channel.EMIT_BYTES_MAX``.
         """
 
-    def waiting_sink(self) -> None:
-        """Say that the sink does not answer and that this handler keeps trying. Repeat at each attempt."""
+    def waiting_sink(self, detail: str = "", *, halted: bool = False) -> None:
+        """Say that the sink takes nothing and that this handler keeps trying. Repeat at each attempt.
+
+        Args:
+            detail: Why, for people: shown in ``/status``. Best the same words at each attempt.
+            halted: Trying again will not help before a person has done something: an alarm, like a halted partition.
+        """
 
 
 class Handler(Protocol):

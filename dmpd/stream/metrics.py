@@ -31,7 +31,13 @@ DEAD_LETTERS_DROPPED = metrics.counter(
 HALTS = metrics.counter(
     "dmpd_stream_halts_total", "Partitions halted because most of their last records, from many sources, were invalid"
 )
-HALTED = metrics.gauge("dmpd_stream_halted_partitions", "Partitions halted now; an operator has to resume or skip them")
+HALTED = metrics.gauge(
+    "dmpd_stream_halted_partitions",
+    "Partitions halted now, by their verdicts or by what the sink says: an operator is needed",
+)
+WAITING = metrics.gauge(
+    "dmpd_stream_waiting_partitions", "Partitions whose sink takes nothing now; they go on by themselves"
+)
 HELD = metrics.gauge("dmpd_stream_operator_paused_partitions", "Partitions that an operator has paused")
 EMITTED = metrics.counter("dmpd_stream_emitted_records_total", "Records that handlers emitted, delivered")
 PRODUCE_FAILURES = metrics.counter(

@@ -16,6 +16,7 @@ from dmpd.stream.partition import Partition
 from dmpd.stream.workers import Workers
 
 _log = logging.getLogger(__name__)
+_WAITS_LONG_S: Final = 15.0
 _SKIP_BACKLOG_MAX: Final = 1000
 """Skipped records that wait for the producer: beyond this it is given time, so that other partitions are heard."""
 
@@ -91,13 +92,16 @@ class Operations:
         partition.standstill.is_paused = False
         if before == "halted":
             partition.standstill.go_on()
+        if before == "running" and partition.waits_for is not None:
+            return Result(changed=False, said=f"waits for its sink and goes on by itself: {partition.waits_for}")
         if before == "running":
             return Result(changed=False, said="was not standing still")
         return Result(changed=True, said=f"goes on (was {before})")
 
     def _begin_skip(self, partition: Partition) -> Result:
         if partition.standstill.state != "halted":
-            return Result(changed=False, said=f"is {partition.standstill.state}: only a halted partition is skipped")
+            why = f"waits for its sink: {partition.waits_for}" if partition.waits_for else f"is {partition.state}"
+            return Result(changed=False, said=f"{why}: only a halted partition is skipped")
         stretches = partition.ledger.unreleased()
         partition.standstill.skip(stretches)
         count = sum(stretch.records for stretch in stretches)
@@ -116,8 +120,24 @@ def why_halted(partition: Partition) -> str:
     )
 
 
-def degraded_reasons(partitions: Partitions) -> list[str]:
+def degraded_reasons(partitions: Partitions, now_s: float) -> list[str]:
     """Why the program is degraded by what stands still; empty = it is not."""
+    return [*_halted_reasons(partitions), *_waiting_reasons(partitions, now_s)]
+
+
+def _waiting_reasons(partitions: Partitions, now_s: float) -> list[str]:
+    """What workers say of their sinks: at once if it needs a person, else after a while. Once for all that say it."""
+    saying: dict[str, list[str]] = {}
+    for number, one in sorted(partitions.items()):
+        if one.waits_for is not None and (one.state == "halted" or one.waiting_s(now_s) > _WAITS_LONG_S):
+            saying.setdefault(one.waits_for, []).append(str(number))
+    return [
+        f"{'partition' if len(numbers) == 1 else 'partitions'} {', '.join(numbers)}: the sink takes nothing: {detail}"
+        for detail, numbers in saying.items()
+    ]
+
+
+def _halted_reasons(partitions: Partitions) -> list[str]:
     halted = [str(number) for number, one in sorted(partitions.items()) if one.standstill.is_halted]
     if not halted:
         return []

@@ -414,5 +414,5 @@ class Parent:
         if self._has_joined and self._drain is None:
             late = unanswered_s > _DEGRADED_AFTER_S
             reasons = [f"Kafka has taken no commit for {_DEGRADED_AFTER_S:g} s"] if late else []
-            reasons += operations.degraded_reasons(self._partitions)
+            reasons += operations.degraded_reasons(self._partitions, now_s)
             self._lifecycle.set_state("degraded" if reasons else "ready", "; ".join(reasons))

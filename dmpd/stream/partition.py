@@ -15,6 +15,7 @@ import msgspec
 from dmpd.runtime.backoff import Backoff
 from dmpd.stream import frames, ring
 from dmpd.stream.ages import Ages
+from dmpd.stream.channel import WAITING
 from dmpd.stream.committer import Candidate
 from dmpd.stream.flow import FRAME_BYTES_MIN, Flow, marks_for
 from dmpd.stream.frames import Frame, Position
@@ -69,6 +70,7 @@ class Partition:
         self.backoff = Backoff(settings.worker_backoff_first_s, settings.worker_backoff_max_s, random=random.random)
         self.suspicion: Final = Suspicion()
         self.standstill: Final = Standstill()
+        self._waiting_since_s: float | None = None
         self.corruption = ""
         """Set when what lies in the ring cannot be trusted: the partition is to be reset."""
         self.restarts = 0
@@ -115,6 +117,28 @@ class Partition:
         if self.life is not None:
             self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max)
 
+    @property
+    def state(self) -> str:
+        """For people: that of ``standstill``; ``waiting`` or ``halted`` while the worker says so of its sink."""
+        said = None if self.life is None else self.life.state
+        if self.standstill.state != "running" or said not in WAITING:
+            return self.standstill.state
+        return "halted" if said == "halted_sink" else "waiting"
+
+    @property
+    def waits_for(self) -> str | None:
+        """What the worker said of its sink, None = it does not wait for it."""
+        return self.life.detail if self.life is not None and self.life.state in WAITING else None
+
+    def note_waiting(self, now_s: float) -> None:
+        """The worker has said that it waits for its sink."""
+        if self._waiting_since_s is None:
+            self._waiting_since_s = now_s
+
+    def waiting_s(self, now_s: float) -> float:
+        """For how long the sink has taken nothing, over workers' lives; 0 = it does."""
+        return 0.0 if self._waiting_since_s is None else now_s - self._waiting_since_s
+
     def note_progress(self, now_s: float) -> None:
         """Measure how old what lies here is and how fast the worker; let no more in than that one drains in time."""
         published, frontier = self.ring.published, self.ledger.frontier.frame
@@ -134,6 +158,7 @@ class Partition:
         open_before = self.ledger.offered(position.frame + 1) if width_before is not None else 0
         self.ledger.release(position)
         self.standstill.reached(self.ledger.released_records)
+        self._waiting_since_s = None
         if width_before is not None:
             self.suspicion.released(open_before - self.ledger.offered(position.frame + 1))
         return self.ledger.released > before
@@ -217,7 +242,8 @@ class Partition:
             "committed": committed,
             "open_records": self.ledger.open_records,
             "ring_used_bytes": self.ring.used_bytes,
-            "state": self.standstill.state,
+            "state": self.state,
+            "waits_for": self.waits_for,
             "halted_by": self.standstill.verdicts and self.standstill.verdicts._asdict(),
             "paused": self.flow.paused,
             "worker_pid": None if self.life is None else self.life.pid,

@@ -25,7 +25,9 @@ class StreamStatus:
         ``committed``, ``open_records`` (in the ring, not passed), ``ring_used_bytes``, ``oldest_age_s`` (of what is not
         released, in the ring; 0 = nothing), ``paused`` (not fetched now, for whatever reason), ``paused_s`` (so far, in
         this assignment), ``worker_pid``, ``restarts``, ``dead_letters``, ``lost_offsets`` (gone by retention before we
-        came), ``state`` (of ``standstill``), ``halted_by`` (the verdicts that halted it, or null).
+        came), ``state`` (of ``standstill``; ``waiting`` or ``halted`` as the worker says of its sink), ``waits_for``
+        (why the sink takes nothing, in the worker's words; null = it does not wait), ``halted_by`` (the verdicts that
+        halted it, or null).
         """
         return self._picture
 
@@ -43,7 +45,8 @@ class StreamStatus:
         }
         metrics.COMMIT_UNANSWERED.set(commit_unanswered_s)
         states = [picture["state"] for picture in partitions.values()]
-        metrics.PAUSED.set(sum(p["paused"] and p["state"] == "running" for p in partitions.values()))
+        metrics.PAUSED.set(sum(p["paused"] and p["state"] in ("running", "waiting") for p in partitions.values()))
         metrics.HALTED.set(sum(state in ("halted", "skipping") for state in states))
+        metrics.WAITING.set(states.count("waiting"))
         metrics.HELD.set(states.count("paused"))
         self._by_partition.show(partitions)

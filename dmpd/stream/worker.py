@@ -105,8 +105,8 @@ class _ChannelOutput:
     def emit(self, topic: str, key: bytes, value: bytes) -> None:
         self._channel.emit(topic, key, value)
 
-    def waiting_sink(self) -> None:
-        self._channel.state("waiting_sink")
+    def waiting_sink(self, detail: str = "", *, halted: bool = False) -> None:
+        self._channel.state("halted_sink" if halted else "waiting_sink", detail)
 
 
 def run(

@@ -28,7 +28,7 @@ class WorkerLife:
         self.channel: Final = end
         self.state: State | None = None
         self.detail = ""
-        """What it said of its failure."""
+        """What it said of its failure, or of what it waits for."""
         self.killed_because = ""
         """Why we killed it; empty = we did not."""
         self.status: int | None = None
@@ -112,7 +112,7 @@ class WorkerLife:
         """
         if not self.was_ready or self.state == "corrupted":
             return False
-        return self.killed_because != "" or (self.status is not None and self.state != "waiting_sink")
+        return self.killed_because != "" or (self.status is not None and self.state not in channel.WAITING)
 
     def confirm_death(self, timeout_s: float = DEATH_TIMEOUT_S) -> None:
         """Block until it is dead. Raises ``WorkerUndeadError``. Then its channel can be read to its end."""

@@ -11,7 +11,7 @@ import msgspec
 
 from dmpd.runtime.backoff import Backoff
 from dmpd.stream import metrics
-from dmpd.stream.channel import ChannelClosedError, Emit, Invalid, ReleasedTo, StateChanged, Upward
+from dmpd.stream.channel import WAITING, ChannelClosedError, Emit, Invalid, ReleasedTo, StateChanged, Upward
 from dmpd.stream.ears import Ears
 from dmpd.stream.fork_server import Fork, ForkServer, ForkServerError
 from dmpd.stream.frames import Position
@@ -248,8 +248,9 @@ class Workers:
                 life.state = state
                 life.detail = detail
                 life.was_ready = life.was_ready or state == "ready"
-                if state == "waiting_sink":
+                if state in WAITING:
                     life.watchdog.said_waiting()
+                    partition.note_waiting(time.monotonic())
                 elif state == "corrupted":
                     partition.corruption = detail
 

@@ -40,7 +40,7 @@ class Note:
     def handle(self, records, output):
         time.sleep(self.options.get("slow_s", 0))
         while (self.folder / "block").exists() or (self.folder / f"block{self.partition}").exists():
-            output.waiting_sink()
+            output.waiting_sink("the sink is blocked", halted=(self.folder / "needs-person").exists())
             time.sleep(0.02)
         while (self.folder / "hang").exists():
             time.sleep(0.02)

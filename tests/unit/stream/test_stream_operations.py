@@ -189,16 +189,58 @@ def test_nothing_is_ordered_of_a_draining_stream_or_of_a_foreign_partition(rig, 
 
 def test_the_program_is_degraded_by_what_is_halted_and_not_by_what_is_paused(rig):
     rig.order("pause")
-    assert operations.degraded_reasons({0: rig.partition}) == []
+    assert operations.degraded_reasons({0: rig.partition}, 0.0) == []
     halt(rig)
-    [reason] = operations.degraded_reasons({0: rig.partition, 3: rig.partition})
+    [reason] = operations.degraded_reasons({0: rig.partition, 3: rig.partition}, 0.0)
     assert reason.startswith("partitions 0, 3 are halted")
+
+
+class SaysOfItsSink:
+    """A worker's life, as far as it says how its sink is."""
+
+    pid = 1
+    has_closed = False
+
+    def __init__(self, state, detail):
+        self.state, self.detail = state, detail
+
+
+def test_a_sink_that_takes_nothing_is_shown_and_after_a_while_a_reason_to_be_degraded(rig):
+    partition = rig.partition
+    partition.life = SaysOfItsSink("waiting_sink", "connection refused")
+    partition.note_waiting(100.0)
+    partition.note_waiting(110.0)
+    assert (partition.state, partition.waits_for) == ("waiting", "connection refused")
+    assert operations.degraded_reasons({0: partition}, 114.0) == []
+    both = {0: partition, 2: partition}
+    assert operations.degraded_reasons(both, 116.0) == ["partitions 0, 2: the sink takes nothing: connection refused"]
+    assert rig.order("resume").said == "waits for its sink and goes on by itself: connection refused"
+    assert "waits for its sink" in rig.order("skip").said
+    partition.life.state = "ready"
+    partition.release(rig.at(500))
+    assert (partition.state, partition.waits_for, partition.waiting_s(200.0)) == ("running", None, 0.0)
+    partition.life = None
+
+
+def test_a_sink_that_needs_a_person_is_an_alarm_at_once(rig):
+    rig.partition.life = SaysOfItsSink("halted_sink", "permission denied")
+    rig.partition.note_waiting(100.0)
+    assert rig.partition.state == "halted"
+    assert rig.partition.picture(committed=None)["waits_for"] == "permission denied"
+    assert operations.degraded_reasons({0: rig.partition}, 100.0) == [
+        "partition 0: the sink takes nothing: permission denied"
+    ]
+    halt(rig)
+    assert rig.partition.state == "halted"
+    rig.partition.life = None
 
 
 def test_the_alarm_is_a_gauge_and_what_an_operator_paused_is_not_full(rig):
     full = rig.partition.picture(committed=None) | dict.fromkeys(("lag", "lag_s", "eta_s")) | {"paused": True}
     full |= {"paused_s": 0.0, "oldest_age_s": 0.0}
-    pictures = {n: full | {"state": state} for n, state in enumerate(["running", "halted", "skipping", "paused"])}
+    pictures = {
+        n: full | {"state": state} for n, state in enumerate(["running", "halted", "skipping", "paused", "waiting"])
+    }
     status = StreamStatus()
     status.publish(SETTINGS, pictures, commit_unanswered_s=0.0)
     shown = render().decode().splitlines()
@@ -206,6 +248,7 @@ def test_the_alarm_is_a_gauge_and_what_an_operator_paused_is_not_full(rig):
     for line in (
         "dmpd_stream_halted_partitions 2.0",
         "dmpd_stream_operator_paused_partitions 1.0",
-        "dmpd_stream_paused_partitions 1.0",
+        "dmpd_stream_paused_partitions 2.0",
+        "dmpd_stream_waiting_partitions 1.0",
     ):
         assert line in shown

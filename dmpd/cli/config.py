@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from dmpd.bridge.settings import BridgeSettings
-from dmpd.cloud_registry.settings import CloudRegistrySettings
+from dmpd.cloud_registry.settings import OUTBOX_HOURS_MAX, CloudRegistrySettings
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError, load
 from dmpd.runtime.daemon_process import UNDER_SUPERVISORD
@@ -34,6 +34,13 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         stream, topics = self.cloud_registry.stream, self.topics
+        tombstone_hours = self.cloud_registry.retention.tombstone_hours
+        if tombstone_hours < topics.retention_hours + OUTBOX_HOURS_MAX:
+            raise ValueError(
+                "cloud_registry.retention.tombstone_hours: expected at least topics.retention_hours"
+                f" + {OUTBOX_HOURS_MAX} ({topics.retention_hours + OUTBOX_HOURS_MAX}), got {tombstone_hours}:"
+                " an old message would bring an ended device session back"
+            )
         if (stream.topic, stream.dead_letter_topic) != (topics.info, topics.info_dead):
             raise ValueError(
                 "cloud_registry.stream.topic and dead_letter_topic: expected topics.info and topics.info_dead"

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from dmpd.cloud_registry import migrate
+from dmpd.cloud_registry import durability, migrate
 from dmpd.cloud_registry.reconciler import Reconciler
+from dmpd.cloud_registry.retention import Retention
 from dmpd.cloud_registry.settings import CloudRegistrySettings, WorkerSettings
 from dmpd.cloud_registry.source import source_of
 from dmpd.runtime import exit_codes
-from dmpd.runtime.database import DatabaseUnreachableError, connect
+from dmpd.runtime.database import DatabaseError, DatabaseUnreachableError, connect, describe
 from dmpd.runtime.health import HealthServer
 from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, Producer, ensure_reachable
 from dmpd.runtime.kafka_admin import list_end_offsets
@@ -47,6 +48,9 @@ def run(
     lifecycle.install_signals()
     status, control = StreamStatus(), Control()
     reconciler = _reconciler(settings, kafka=kafka, topics=topics, database=database, status=status)
+    retention = Retention(
+        settings.retention, connect=lambda: connect(database, application=f"dmpd-{PROGRAM}-retention")
+    )
     health = HealthServer(
         settings.health_bind, lifecycle, lambda: _status(lifecycle, status, reconciler), actions=control.actions()
     )
@@ -57,6 +61,7 @@ def run(
         if not _wait_for(lambda: _check_schema(database), lifecycle):
             return exit_codes.OK
         reconciler.start()
+        retention.start()
         return stream.run(
             kafka,
             settings.stream,
@@ -74,6 +79,7 @@ def run(
     finally:
         lifecycle.set_state("stopped")
         reconciler.stop()
+        retention.stop()
         health.stop()
 
 
@@ -87,6 +93,7 @@ def worker_argument(settings: CloudRegistrySettings, database: DatabaseSettings,
             transaction_bytes_max=settings.transaction_bytes_max,
             retry_first_s=settings.retry_first_s,
             retry_max_s=settings.retry_max_s,
+            halt_retry_s=settings.halt_retry_s,
         )
     )
 
@@ -117,7 +124,11 @@ def _status(lifecycle: Lifecycle, status: StreamStatus, reconciler: Reconciler) 
 def _check_schema(database: DatabaseSettings) -> None:
     with contextlib.closing(connect(database, application=f"dmpd-{PROGRAM}")) as connection:
         connection.autocommit = True
-        migrate.check(connection)
+        try:
+            migrate.check(connection)
+            durability.warn(connection)
+        except DatabaseError as error:  # it went away, or does not work yet
+            raise DatabaseUnreachableError(f"{describe(database)}: {str(error).strip()}") from error
 
 
 def _wait_for(probe: Callable[[], None], lifecycle: Lifecycle) -> bool:

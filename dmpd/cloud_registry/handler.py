@@ -13,15 +13,13 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
-import psycopg
 
 from dmpd.cloud_registry import sink
 from dmpd.cloud_registry.asks import Asks, Teller
 from dmpd.cloud_registry.gather import Unit, chunks, gather
-from dmpd.cloud_registry.refusal import meaning_of, sentence
+from dmpd.cloud_registry.patience import DataRefusedError, PatientDatabase
 from dmpd.cloud_registry.settings import WorkerSettings
-from dmpd.runtime.backoff import Backoff
-from dmpd.runtime.database import Connection, DatabaseUnreachableError, connect
+from dmpd.runtime.database import Connection
 from dmpd.runtime.log import log_fields
 from dmpd.stream.handler import Handler, Output, Record
 
@@ -30,26 +28,20 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-class _DataRefusedError(Exception):
-    """The database says that this data cannot be stored."""
-
-
 def make(partition: int, argument: bytes) -> Handler:
     """The stream's factory: ``argument`` is a ``WorkerSettings`` as JSON. Connects at the first batch, not here."""
     return CloudRegistryHandler(partition, msgspec.json.decode(argument, type=WorkerSettings))
 
 
 class CloudRegistryHandler:
-    """Owns one connection to the database, made when it is needed and made anew when it fails."""
+    """Owns the worker's way to the database."""
 
     def __init__(
         self, partition: int, settings: WorkerSettings, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._partition = partition
         self._settings = settings
-        self._sleep = sleep
-        self._connection: Connection | None = None
-        self._backoff = Backoff(settings.retry_first_s, settings.retry_max_s, random=random.random)
+        self._database = PatientDatabase(partition, settings, sleep=sleep)
         self._teller = Teller(random=random.random, new_id=lambda: uuid.uuid4().hex)
 
     def handle(self, records: Sequence[Record], output: Output) -> None:
@@ -64,10 +56,10 @@ class CloudRegistryHandler:
         units = gather(
             records,
             refuse,
-            lambda rosters: self._until_done(lambda connection: sink.find_phantoms(connection, rosters), output),
+            lambda rosters: self._read(lambda connection: sink.find_phantoms(connection, rosters), output, {}),
         )
         asks = Asks()
-        units = self._until_done(lambda connection: sink.leave_out_old(connection, units, asks), output)
+        units = self._read(lambda connection: sink.leave_out_old(connection, units, asks), output, units)
         settings = self._settings
         for chunk in chunks(
             units, sessions_max=settings.transaction_sessions_max, bytes_max=settings.transaction_bytes_max
@@ -77,7 +69,7 @@ class CloudRegistryHandler:
             output.emit(settings.cmd_topic, said.key, said.value)
 
     def close(self) -> None:
-        self._disconnect()
+        self._database.close()
 
     def _write(
         self, units: Sequence[Unit], refuse: Callable[[Record, str, str], None], output: Output, asks: Asks
@@ -85,9 +77,11 @@ class CloudRegistryHandler:
         """Write all of ``units``; what the database refuses is halved, by units and then by steps, in order."""
         try:
             self._until_done(
-                lambda connection: sink.write(connection, units, partition=self._partition, asks=asks), output
+                lambda connection: sink.write(connection, units, partition=self._partition, asks=asks),
+                output,
+                is_single=len(units) == 1 and len(units[0].steps) == 1,
             )
-        except _DataRefusedError as error:
+        except DataRefusedError as error:
             if len(units) > 1:
                 middle = len(units) // 2
                 self._write(units[:middle], refuse, output, asks)
@@ -98,46 +92,13 @@ class CloudRegistryHandler:
             else:
                 refuse(units[0].steps[0].record, "refused", str(error))
 
-    def _until_done(self, work: Callable[[Connection], _T], output: Output) -> _T:
-        """Do ``work`` until it succeeds, however long the database is away.
+    def _read(self, work: Callable[[Connection], _T], output: Output, otherwise: _T) -> _T:
+        """What ``work`` reads; ``otherwise``, which is slower and not wrong, if the database refuses or is too slow."""
+        try:
+            return self._until_done(work, output)
+        except DataRefusedError as error:
+            _log.warning("a read is left out: %s", error, extra=log_fields(partition=self._partition))
+            return otherwise
 
-        Raises:
-            _DataRefusedError: The data is to blame.
-        """
-        while True:
-            try:
-                if self._connection is None:
-                    self._connection = self._connect()
-                done = work(self._connection)
-            except (psycopg.Error, DatabaseUnreachableError, sink.RowAppearedError) as error:
-                meaning = meaning_of(error)
-                if meaning == "data":
-                    raise _DataRefusedError(sentence(error)) from error
-                output.waiting_sink()
-                if meaning != "again":
-                    self._pause(error, unknown=meaning == "unknown")
-            else:
-                if self._backoff.attempts:
-                    _log.info("the database takes rows again", extra=log_fields(partition=self._partition))
-                    self._backoff.reset()
-                return done
-
-    def _pause(self, error: Exception, *, unknown: bool) -> None:
-        # What is not understood (a read-only standby, a stale plan) may be a matter of this one connection.
-        if self._connection is not None and (unknown or self._connection.broken or self._connection.closed):
-            self._disconnect()
-        delay_s = self._backoff.next_s()
-        fields = log_fields(partition=self._partition, attempt=self._backoff.attempts)
-        level = logging.ERROR if unknown else logging.WARNING
-        _log.log(level, "database: %s; again in %.2f s", sentence(error), delay_s, extra=fields)
-        self._sleep(delay_s)
-
-    def _connect(self) -> Connection:
-        connection = connect(self._settings.database, application=f"dmpd-cloud-registry-{self._partition}")
-        connection.autocommit = True  # transactions are opened where they begin, and only there
-        return connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _until_done(self, work: Callable[[Connection], _T], output: Output, *, is_single: bool = False) -> _T:
+        return self._database.until_done(work, output, is_single=is_single)

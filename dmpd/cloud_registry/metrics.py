@@ -17,6 +17,14 @@ CHECKPOINT_REQUESTS: Final = metrics.counter(
 REQUEST_FAILURES: Final = metrics.counter(
     "dmpd_registry_request_failures_total", "Requests that Kafka refused; asked again after their backoff"
 )
+REMOVED: Final = metrics.counter(
+    "dmpd_registry_removed_rows_total",
+    "Rows removed because they were old enough: device_event, device_session (tombstones), canary",
+    ("what",),
+)
+RETENTION_FAILURES: Final = metrics.counter(
+    "dmpd_registry_retention_failures_total", "Passes of retention that failed: the database was away, or refuses"
+)
 RECONCILE_FAILURES: Final = metrics.counter(
     "dmpd_registry_reconcile_failures_total", "Rounds of reconciliation that failed: database or Kafka away"
 )

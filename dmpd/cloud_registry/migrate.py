@@ -67,6 +67,7 @@ def migrate(connection: Connection) -> list[str]:
         SchemaError: The database was migrated by a later dmpd.
         psycopg.Error: The database refuses (privileges), or does not answer.
     """
+    connection.answer_timeout_s = None
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _migrate_once(connection)
@@ -91,6 +92,8 @@ def check(connection: Connection) -> None:
             row = connection.execute("SELECT version FROM schema_version WHERE product = 'dmpd'").fetchone()
     except errors.UndefinedTable:
         row = None
+    except errors.InsufficientPrivilege as error:
+        raise SchemaError(f"{str(error).strip()}: give this role what schema/roles.sql says") from error
     if row is None:
         raise SchemaError("the database has no dmpd tables: run 'dmpd migrate' first")
     if row[0] < known:
@@ -104,6 +107,7 @@ def _migrate_once(connection: Connection) -> list[str]:
         connection.execute(_VERSION_TABLE)
         connection.execute("INSERT INTO schema_version VALUES ('dmpd', 0) ON CONFLICT (product) DO NOTHING")
     with connection.transaction():
+        connection.execute("SET LOCAL statement_timeout = 0")  # an index over millions of rows takes its time
         row = connection.execute("SELECT version FROM schema_version WHERE product = 'dmpd' FOR UPDATE").fetchone()
         assert row is not None
         known = steps()

@@ -25,6 +25,26 @@ class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"backoff_max_s: expected at least backoff_first_s ({self.backoff_first_s:g})")
 
 
+OUTBOX_HOURS_MAX = 168
+"""How old a message can be when a RAE sends it: the outbox keeps rows for at most seven days."""
+
+
+class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is removed when it is old. Device sessions that are open are never removed."""
+
+    event_hours: Annotated[int, Meta(ge=1, le=87_600)] = 720
+    """Events: changes of state, conflicts, ends of sessions."""
+    tombstone_hours: Annotated[int, Meta(ge=1, le=87_600)] = 720
+    """What is left of a session that ended. It must outlive the oldest message that could bring the session back: at
+    least ``topics.retention_hours`` plus the 168 hours of a RAE's outbox."""
+    canary_hours: Annotated[int, Meta(ge=1, le=24)] = 12
+    """Everything of RAEs whose name begins with ``canary-``."""
+    interval_s: PositiveSeconds = 60.0
+    """Between two passes."""
+    batch_rows: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Most rows removed in one transaction."""
+
+
 class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One instance of the Cloud Registry. All instances of one group share the topic's partitions."""
 
@@ -32,6 +52,7 @@ class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of health and metrics; also what keeps a second instance with the same configuration out."""
     stream: StreamSettings = StreamSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    retention: RetentionSettings = RetentionSettings()
     transaction_sessions_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     """Most device sessions in one transaction. More are hardly faster and hold their locks longer."""
     transaction_bytes_max: Annotated[int, Meta(ge=64 * 1024, le=8 << 20)] = 4 << 20
@@ -40,6 +61,9 @@ class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """First wait after the database failed; it doubles, with jitter. Attempts never end: the rings hold what waits."""
     retry_max_s: PositiveSeconds = 2.0
     """Longest wait between attempts."""
+    halt_retry_s: PositiveSeconds = 30.0
+    """Wait after an error that only a person can end (a missing privilege, table or column); the partition is shown as
+    ``halted`` meanwhile."""
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
@@ -51,3 +75,4 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     transaction_bytes_max: int
     retry_first_s: float
     retry_max_s: float
+    halt_retry_s: float

@@ -73,7 +73,7 @@ def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks
 
     Raises:
         RowAppearedError: Try again at once.
-        psycopg.Error: Whatever the database says; see ``refusal``.
+        psycopg.Error: Whatever the database says; see ``sqlstate``.
     """
     with connection.transaction():
         events = _write_raes(connection, [unit for unit in units if unit.is_rae], partition, asks)

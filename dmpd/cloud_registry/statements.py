@@ -30,6 +30,11 @@ SELECT a.rae, a.session::text, a.name, a.value::text
 FROM {_KEYS} JOIN device_attribute a ON a.rae = k.rae AND a.session = k.session
 """  # noqa: S608 - constants
 
+PROBE: Final[LiteralString] = """
+INSERT INTO sink_probe (kafka_partition, probed_at) VALUES (%s, clock_timestamp())
+ON CONFLICT (kafka_partition) DO UPDATE SET probed_at = excluded.probed_at
+"""
+
 PHANTOMS: Final[LiteralString] = """
 SELECT session::text FROM device_session
 WHERE rae = %s AND session BETWEEN %s::text::uuid AND %s::text::uuid

@@ -10,12 +10,31 @@ from psycopg.conninfo import conninfo_to_dict
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """One whose every call ends: with what the server says, or, when it says nothing, as a lost connection."""
+
+    answer_timeout_s: float | None = None
+    """For one answer; set by ``connect``."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See ``psycopg``. A frozen server acknowledges packets: no timeout of TCP's ends the wait, nor of its own."""
+        try:
+            return super().wait(gen, interval=interval, timeout=timeout or self.answer_timeout_s)
+        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 - psycopg has no public name for it
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the server does not answer") from error
+
+
 DatabaseError = psycopg.Error
 """What a connection raises: for those who ask the database but do not own SQL."""
 
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
 """A frozen zombie must not keep its row locks."""
+
+_ANSWER_FACTOR: Final = 1.5
+_ANSWER_MARGIN_S: Final = 1.0
+"""Beyond statement_timeout, by which a server that works has cancelled: longer than that it is taken for frozen."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +50,10 @@ def connect(settings: DatabaseSettings, *, application: str) -> Connection:
         DatabaseUnreachableError: Says where and why; never the password.
     """
     try:
-        connection = psycopg.connect(**_parameters(settings, application))
+        connection = Connection.connect(**_parameters(settings, application))
     except (psycopg.OperationalError, psycopg.ProgrammingError, OSError) as error:
         raise DatabaseUnreachableError(f"{describe(settings)}: {str(error).strip()}") from error
+    connection.answer_timeout_s = settings.statement_timeout_s * _ANSWER_FACTOR + _ANSWER_MARGIN_S
     if not settings.prepare:
         connection.prepare_threshold = None
     try:

@@ -1,6 +1,7 @@
 """The Cloud Registry's handler on a database of the test: records in, rows of the model's own type out."""
 
 import contextlib
+import time
 
 import msgspec
 
@@ -23,6 +24,9 @@ class OutputTwin:
         self.refused = {}
         self.emitted = []
         self.waits = 0
+        self.said = []
+        """Details of what it waits for."""
+        self.halts = 0
 
     def invalid(self, record, reason, detail=""):
         assert record.offset not in self.refused, "called invalid twice in one call"
@@ -31,17 +35,28 @@ class OutputTwin:
     def emit(self, topic, key, value):
         self.emitted.append((topic, key, value))
 
-    def waiting_sink(self):
+    def waiting_sink(self, detail="", *, halted=False):
         self.waits += 1
+        self.said.append(detail)
+        self.halts += halted
 
 
 def record_of(message, offset, headers=()):
     return Record(offset, TIMESTAMP_MS, info_topic(message.rae, message.session).encode(), encode(message), headers)
 
 
-def make_handler(database, *, partition=0, **settings):
+def make_handler(database, *, partition=0, sleep=time.sleep, **settings):
     argument = worker_argument(CloudRegistrySettings(**settings), database, cmd_topic="dmp.cmd")
-    return CloudRegistryHandler(partition, msgspec.json.decode(argument, type=WorkerSettings))
+    return CloudRegistryHandler(partition, msgspec.json.decode(argument, type=WorkerSettings), sleep=sleep)
+
+
+def handle_all(database, batches, **settings):
+    """All of ``batches`` by one handler, which refuses nothing; a process of its own may run it."""
+    output = OutputTwin()
+    with contextlib.closing(make_handler(database, **settings)) as handler:
+        for records in batches:
+            handler.handle(records, output)
+    assert output.refused == {}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from dmpd.lab.certificates import CertificateAuthority
 from dmpd.lab.kafka import Kafka
@@ -20,6 +22,9 @@ from dmpd.lab.postgresql import PostgreSQL
 from dmpd.lab.server import Server, ServerError, free_ports
 from dmpd.lab.server_process import ServerProcess
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, MqttSettings
+
+CRDB_URL = os.environ.get("DMPD_TEST_CRDB_URL")
+"""Of a CockroachDB to run the tests of the database on, instead of PostgreSQL."""
 
 
 def unavailable(reason: str) -> None:
@@ -86,6 +91,28 @@ class PostgreSQLService:
         self.server.drop_database(name)
 
 
+class CockroachService:
+    """A CockroachDB that runs already, in the place of the session's PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @contextmanager
+    def database(self) -> Iterator[DatabaseSettings]:
+        """A fresh, empty database for as long as the context lasts."""
+        name = f"t_{uuid.uuid4().hex[:10]}"
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+            yield DatabaseSettings(conninfo=make_conninfo(self._url, dbname=name))
+            connection.execute(f"DROP DATABASE {name} CASCADE")
+
+
+def only_postgresql() -> None:
+    """Skip a test that needs what only PostgreSQL has (triggers that fail at will, its views of who waits)."""
+    if CRDB_URL:
+        pytest.skip("needs PostgreSQL, this run is on CockroachDB (DMPD_TEST_CRDB_URL)")
+
+
 @contextmanager
 def start(server: Server) -> Iterator[ServerProcess]:
     """Prepare and run any server of the lab; ended at the end of the context."""
@@ -149,13 +176,17 @@ def kafka() -> Iterator[KafkaService]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgreSQLService]:
+def postgres_server() -> Iterator[PostgreSQLService | CockroachService]:
+    """PostgreSQL, or the CockroachDB that ``DMPD_TEST_CRDB_URL`` names."""
+    if CRDB_URL:
+        yield CockroachService(CRDB_URL)
+        return
     with public_folder() as folder, start_postgres(folder) as service:
         yield service
 
 
 @pytest.fixture
-def postgres(postgres_server: PostgreSQLService) -> Iterator[DatabaseSettings]:
-    """A fresh, empty database of the session's PostgreSQL, superuser."""
+def postgres(postgres_server: PostgreSQLService | CockroachService) -> Iterator[DatabaseSettings]:
+    """A fresh, empty database of the session's server, superuser."""
     with postgres_server.database() as settings:
         yield settings

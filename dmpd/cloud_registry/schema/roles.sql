@@ -3,6 +3,7 @@
 --   dmpd_registry  `dmpd cloud-registry`: reads and writes rows
 --   dmpd_read      dmpctl and people: reads rows
 GRANT SELECT ON schema_version TO dmpd_registry, dmpd_read;
-GRANT SELECT, INSERT, UPDATE, DELETE ON rae, device_session, device_interface, device_attribute, device_event
+GRANT SELECT, INSERT, UPDATE, DELETE ON rae, device_session, device_interface, device_attribute, device_event,
+        sink_probe
     TO dmpd_registry;
-GRANT SELECT ON rae, device_session, device_interface, device_attribute, device_event TO dmpd_read;
+GRANT SELECT ON rae, device_session, device_interface, device_attribute, device_event, sink_probe TO dmpd_read;

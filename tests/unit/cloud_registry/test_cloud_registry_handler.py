@@ -5,20 +5,18 @@ import threading
 from datetime import timedelta
 
 import msgspec
-import psycopg
 import pytest
 from msgspec import Raw
 
-from dmpd.cloud_registry import sink
 from dmpd.cloud_registry.same_json import same_record
 from dmpd.model.codec import encode
 from dmpd.model.messages import Event, Status
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from dmpd.model.topics import info_topic
-from dmpd.runtime.settings import DatabaseSettings
 from dmpd.stream.handler import Record
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
 from tests.support.rows import TIMESTAMP_MS, OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
 
@@ -209,66 +207,23 @@ def test_a_poisonous_status_costs_itself(connection, handler):
 
 
 def test_a_database_that_is_away_costs_time_and_nothing_else(connection, postgres):
-    """Unreachable at first, then there; killed in mid-transaction; full; locked out: no record is given up."""
-    attempts = []
+    only_postgresql()
+    allow = "UPDATE pg_database SET datallowconn = %s WHERE datname = current_database()"
+    delays_s = []
 
     def sleep(delay_s):
-        attempts.append(delay_s)
-        if len(attempts) == 20:
-            handler._settings = there
+        delays_s.append(delay_s)
+        if len(delays_s) == 20:
+            connection.execute(allow, (True,))
 
-    there = make_handler(postgres)._settings
-    nowhere = DatabaseSettings(conninfo="host=/nonexistent dbname=x user=x")
-    handler = make_handler(nowhere)
-    handler._sleep = sleep
-    with contextlib.closing(handler):
+    connection.execute(allow, (False,))
+    with contextlib.closing(make_handler(postgres, sleep=sleep)) as handler:
         output = hand(handler, checkpoint(1), change(2))
     assert output.refused == {}
-    assert output.waits == len(attempts) == 20
-    assert max(attempts) <= 2.0
+    assert output.waits == len(delays_s) == 20
+    assert max(delays_s) <= 2.0
+    assert "not currently accepting connections" in output.said[0]
     assert rows_of(connection)[SESSION].rev == 2
-
-
-@pytest.mark.parametrize("state", ["40001", "40P01", "53300", "57P01", "25006", "XX000", "42501", "23505"])
-def test_what_is_no_matter_of_data_is_tried_again(connection, postgres, monkeypatch, state):
-    error_class = psycopg.errors.lookup(state)
-    left = [3]
-    write = sink.write
-
-    def failing(*args, **kwargs):
-        if left[0]:
-            left[0] -= 1
-            raise error_class("no")
-        write(*args, **kwargs)
-
-    monkeypatch.setattr(sink, "write", failing)
-    handler = make_handler(postgres)
-    handler._sleep = lambda delay_s: None
-    with contextlib.closing(handler):
-        output = hand(handler, checkpoint(1))
-    assert output.refused == {}
-    assert output.waits == 3
-    assert SESSION in rows_of(connection)
-
-
-def test_backend_killed_in_mid_transaction(connection, handler, monkeypatch):
-    """``kill -9`` of a backend resets the whole cluster; to the client it looks like pg_terminate_backend does."""
-    hand(handler, checkpoint(1, DeviceRecord(attributes={"a": Raw(b"1")})))
-    write_children = sink._write_children
-    kills = []
-
-    def killing(used, pairs):
-        write_children(used, pairs)
-        if len(kills) < 2:
-            kills.append(used.info.backend_pid)
-            connection.execute("SELECT pg_terminate_backend(%s, 5000)", (used.info.backend_pid,))
-
-    monkeypatch.setattr(sink, "_write_children", killing)
-    output = hand(handler, change(2, patch=RecordPatch(attributes={"a": Raw(b"2"), "b": Raw(b"3")})), start=1)
-    assert output.refused == {}
-    assert len(set(kills)) == 2
-    row = rows_of(connection)[SESSION]
-    assert (row.rev, row.stale, row.record.attributes) == (2, False, {"a": Raw(b"2"), "b": Raw(b"3")})
 
 
 def test_two_zombies_on_one_range_in_different_batches(connection, postgres):

@@ -1,0 +1,171 @@
+"""Removes what is old: events, tombstones, and all that canaries left. A thread of the Cloud Registry's parent.
+
+Small batches, each a transaction of its own that waits for no lock (what another holds is left for the next time) and
+is followed by a rest as long as it took: the sink never waits for more than one of them. Several instances may remove
+at once. Ages are by the database's clock.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, LiteralString, NamedTuple
+
+from dmpd.cloud_registry import metrics
+from dmpd.cloud_registry.settings import RetentionSettings
+from dmpd.runtime.database import Connection, DatabaseError
+from dmpd.runtime.errors import UnavailableError
+
+_CANARIES_AT_ONCE: Final = 50
+_JOIN_S: Final = 2.0
+
+_OLD_EVENTS: Final[LiteralString] = """
+DELETE FROM device_event AS e
+USING (
+    SELECT rae, session, at, seq, code FROM device_event
+    WHERE recorded_at < clock_timestamp() - %s * INTERVAL '1 hour' ORDER BY recorded_at LIMIT %s FOR UPDATE SKIP LOCKED
+) AS old
+WHERE e.rae = old.rae AND e.session = old.session AND e.at = old.at AND e.seq = old.seq AND e.code = old.code
+"""
+_OLD_TOMBSTONES: Final[LiteralString] = """
+SELECT rae, session::text FROM device_session
+WHERE closed_at < clock_timestamp() - %s * INTERVAL '1 hour' ORDER BY closed_at LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_CANARIES: Final[LiteralString] = "SELECT rae FROM rae WHERE rae LIKE 'canary-%%' AND rae > %s ORDER BY rae LIMIT %s"
+_CANARY_SESSIONS: Final[LiteralString] = """
+SELECT rae, session::text FROM device_session
+WHERE rae = ANY(%b::text[]) AND applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
+ORDER BY rae, session LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_CANARY_EVENTS: Final[LiteralString] = """
+DELETE FROM device_event WHERE rae = ANY(%b::text[]) AND recorded_at < clock_timestamp() - %s * INTERVAL '1 hour'
+"""
+_CANARY_RAES: Final[LiteralString] = """
+DELETE FROM rae WHERE rae = ANY(%b::text[]) AND applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
+"""
+_BY_KEYS: Final[Sequence[LiteralString]] = (
+    """DELETE FROM device_interface AS t USING unnest(%b::text[], %b::text[]::uuid[]) AS k (rae, session)
+    WHERE t.rae = k.rae AND t.session = k.session""",
+    """DELETE FROM device_attribute AS t USING unnest(%b::text[], %b::text[]::uuid[]) AS k (rae, session)
+    WHERE t.rae = k.rae AND t.session = k.session""",
+    """DELETE FROM device_session AS t USING unnest(%b::text[], %b::text[]::uuid[]) AS k (rae, session)
+    WHERE t.rae = k.rae AND t.session = k.session""",
+)
+"""Children first: without their parent they would be nobody's."""
+
+_log = logging.getLogger(__name__)
+
+
+class Removed(NamedTuple):
+    """Rows of one pass."""
+
+    events: int
+    tombstones: int
+    canaries: int
+    """Device sessions, events and RAEs of canaries."""
+
+
+def remove_old(connection: Connection, settings: RetentionSettings, *, rest: Callable[[float], bool]) -> Removed:
+    """One pass: until nothing old is left, or ``rest`` says that it is enough. Blocks.
+
+    Args:
+        connection: In autocommit.
+        settings: How long what is kept.
+        rest: Waits for the seconds that it is given; True = stop.
+    """
+    return Removed(
+        events=_in_batches(lambda: _events(connection, settings), settings.batch_rows, rest),
+        tombstones=_in_batches(lambda: _tombstones(connection, settings), settings.batch_rows, rest),
+        canaries=_canaries(connection, settings, rest),
+    )
+
+
+class Retention:
+    """``start`` and ``stop`` once each; passes happen on its own thread, and a failed one is tried again later."""
+
+    def __init__(self, settings: RetentionSettings, *, connect: Callable[[], Connection]) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Waits up to 2 s (a database that hangs does not hold up the end). Also without ``start``."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.interval_s):
+            try:
+                with contextlib.closing(self._connect()) as connection:
+                    connection.autocommit = True
+                    removed = remove_old(connection, self._settings, rest=self._stop.wait)
+            except (DatabaseError, UnavailableError) as error:
+                metrics.RETENTION_FAILURES.inc()
+                _log.warning("old rows stay for now: %s", str(error).strip().split("\n", 1)[0])
+            except Exception:  # must not end silently: the tables would grow for ever
+                metrics.RETENTION_FAILURES.inc()
+                _log.exception("retention failed")
+            else:
+                if any(removed):
+                    _log.info("removed %d events, %d tombstones, %d rows of canaries", *removed)
+
+
+def _in_batches(batch: Callable[[], int], rows_max: int, rest: Callable[[float], bool]) -> int:
+    """Repeat ``batch`` until one was not full; returns the rows."""
+    total = 0
+    while True:
+        began_s = time.monotonic()
+        rows = batch()
+        total += rows
+        if rows < rows_max or rest(time.monotonic() - began_s):
+            return total
+
+
+def _events(connection: Connection, settings: RetentionSettings) -> int:
+    rows = connection.execute(_OLD_EVENTS, (settings.event_hours, settings.batch_rows)).rowcount
+    metrics.REMOVED.labels("device_event").inc(rows)
+    return rows
+
+
+def _tombstones(connection: Connection, settings: RetentionSettings) -> int:
+    with connection.transaction():
+        keys = connection.execute(_OLD_TOMBSTONES, (settings.tombstone_hours, settings.batch_rows)).fetchall()
+        return _remove_sessions(connection, keys)
+
+
+def _canaries(connection: Connection, settings: RetentionSettings, rest: Callable[[float], bool]) -> int:
+    total, last = 0, ""
+    hours = settings.canary_hours
+    while True:
+        began_s = time.monotonic()
+        raes = [rae for (rae,) in connection.execute(_CANARIES, (last, _CANARIES_AT_ONCE))]
+        if not raes:
+            return total
+        last = raes[-1]
+        with connection.transaction():
+            found = connection.execute(_CANARY_SESSIONS, (raes, hours, settings.batch_rows)).fetchall()
+            rows = _remove_sessions(connection, found)
+            rows += connection.execute(_CANARY_EVENTS, (raes, hours)).rowcount
+            if len(found) < settings.batch_rows:  # else some sessions are left, and a RAE goes last
+                rows += connection.execute(_CANARY_RAES, (raes, hours)).rowcount
+        metrics.REMOVED.labels("canary").inc(rows)
+        total += rows
+        if rest(time.monotonic() - began_s):
+            return total
+
+
+def _remove_sessions(connection: Connection, keys: Sequence[tuple[str, str]]) -> int:
+    """Remove device sessions that are locked, with their children."""
+    if not keys:
+        return 0
+    columns = ([rae for rae, _ in keys], [session for _, session in keys])
+    for statement in _BY_KEYS:
+        rows = connection.execute(statement, columns).rowcount
+    metrics.REMOVED.labels("device_session").inc(rows)
+    return rows

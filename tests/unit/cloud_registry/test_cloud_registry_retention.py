@@ -1,0 +1,186 @@
+"""What is old goes, in small batches that wait for nobody and that nobody waits for; what is not old stays."""
+
+import contextlib
+import threading
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from dmpd.cli.config import CloudConfig
+from dmpd.cloud_registry import durability, retention
+from dmpd.cloud_registry.retention import Removed, remove_old
+from dmpd.cloud_registry.settings import CloudRegistrySettings, RetentionSettings
+from dmpd.model.messages import Status
+from dmpd.model.record import DeviceRecord, Interface
+from dmpd.runtime.database import connect
+from dmpd.runtime.settings import TopicSettings
+from tests.support import sql_faults
+from tests.support.messages import AT, EPOCH, checkpoint, closed, session_id
+from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
+from tests.support.services import only_postgresql
+
+pytestmark = pytest.mark.services
+
+SETTINGS = RetentionSettings(event_hours=100, tombstone_hours=100, canary_hours=2, batch_rows=10)
+RECORD = DeviceRecord(state="online", interfaces=(Interface(mac="02:00:00:00:00:01"),), attributes={"a": Raw(b"1")})
+AGE = {
+    "device_session": "UPDATE device_session SET closed_at = closed_at - %(h)s * INTERVAL '1 hour',"
+    " applied_at = applied_at - %(h)s * INTERVAL '1 hour' WHERE rae = %(rae)s",
+    "device_event": "UPDATE device_event SET recorded_at = recorded_at - %(h)s * INTERVAL '1 hour' WHERE rae = %(rae)s",
+    "rae": "UPDATE rae SET applied_at = applied_at - %(h)s * INTERVAL '1 hour' WHERE rae = %(rae)s",
+}
+
+
+@pytest.fixture
+def connection(postgres):
+    with migrated(postgres) as connection:
+        yield connection
+
+
+def fill(settings, rae, numbers, *, ends):
+    """Device sessions of ``rae`` with children and events, the RAE's own row; ``ends``: they are closed then."""
+    said = [checkpoint(1, RECORD, session=session_id(number), seq=number + 1) for number in numbers]
+    said += [closed(2, session=session_id(number), seq=1000 + number) for number in numbers] if ends else []
+    said.append(Status(v=1, rae=rae, session="rae", at=AT, epoch=EPOCH, state="ready", run=1, seq_high=0))
+    records = [record_of(msgspec.structs.replace(message, rae=rae), offset) for offset, message in enumerate(said)]
+    with contextlib.closing(make_handler(settings)) as handler:
+        handler.handle(records, OutputTwin())
+
+
+def age(connection, rae, hours):
+    for statement in AGE.values():
+        connection.execute(statement, {"h": hours, "rae": rae})
+
+
+def counts(connection, rae):
+    tables = ("device_session", "device_interface", "device_attribute", "device_event", "rae")
+    return {
+        name: connection.execute(f"SELECT count(*) FROM {name} WHERE rae = %s", (rae,)).fetchone()[0] for name in tables
+    }
+
+
+def never(_seconds):
+    return False
+
+
+def test_what_is_old_goes_and_what_is_not_stays(connection, postgres):
+    fill(postgres, "R-old", range(25), ends=True)
+    fill(postgres, "R-new", range(25), ends=True)
+    fill(postgres, "R-open", range(25), ends=False)
+    age(connection, "R-old", 101)
+    age(connection, "R-new", 99)
+    age(connection, "R-open", 101)
+    removed = remove_old(connection, SETTINGS, rest=never)
+    assert removed == Removed(events=50 + 25, tombstones=25, canaries=0)
+    assert counts(connection, "R-old") | {"rae": 0} == dict.fromkeys(counts(connection, "R-old"), 0)
+    assert counts(connection, "R-new")["device_session"] == 25
+    assert counts(connection, "R-new")["device_event"] == 50
+    opened = counts(connection, "R-open")
+    assert (opened["device_session"], opened["device_attribute"], opened["device_event"]) == (25, 25, 0)
+    assert remove_old(connection, SETTINGS, rest=never) == Removed(0, 0, 0)
+
+
+def test_all_of_a_canary_goes_after_its_time_and_nothing_of_others(connection, postgres):
+    fill(postgres, "canary-0001", range(25), ends=False)
+    fill(postgres, "canary-0002", range(3), ends=True)
+    fill(postgres, "canary", range(3), ends=False)  # the name of no canary
+    fill(postgres, "R-1", range(3), ends=False)
+    for rae in ("canary-0001", "canary", "R-1"):
+        age(connection, rae, 3)
+    for _ in range(3):  # no more than a batch of sessions at once
+        remove_old(connection, SETTINGS, rest=never)
+    assert set(counts(connection, "canary-0001").values()) == {0}
+    assert counts(connection, "canary-0002")["device_session"] == 3
+    assert counts(connection, "canary")["device_attribute"] == 3
+    assert counts(connection, "R-1") == dict.fromkeys(counts(connection, "R-1"), 3) | {"rae": 1}
+
+
+def test_batches_are_small_and_it_rests_between_them(connection, postgres):
+    fill(postgres, "R-old", range(35), ends=True)
+    age(connection, "R-old", 101)
+    rests = []
+
+    def rest(seconds):
+        rests.append(seconds)
+        return len(rests) == 2
+
+    removed = remove_old(connection, SETTINGS, rest=rest)
+    assert removed.events == 20, "two batches, then it was told to stop"
+    assert all(seconds > 0 for seconds in rests)
+
+
+def test_it_waits_for_no_lock(connection, postgres):
+    fill(postgres, "R-old", range(9), ends=True)
+    age(connection, "R-old", 101)
+    with contextlib.closing(connect(postgres, application="other")) as other:
+        other.execute("SELECT 1 FROM device_session WHERE session = %s::text::uuid FOR UPDATE", (session_id(3),))
+        other.execute("SELECT 1 FROM device_event WHERE session = %s FOR UPDATE", (session_id(4),))
+        removed = remove_old(connection, SETTINGS, rest=never)
+        other.rollback()
+    assert removed == Removed(events=16, tombstones=8, canaries=0)
+    assert remove_old(connection, SETTINGS, rest=never) == Removed(events=2, tombstones=1, canaries=0)
+
+
+def test_the_sink_writes_while_a_batch_is_held_in_the_middle(connection, postgres):
+    fill(postgres, "R-old", range(9), ends=True)
+    age(connection, "R-old", 101)
+    sql_faults.install(connection)
+    removed = []
+
+    def remove():
+        with contextlib.closing(connect(postgres, application="dmpd-cloud-registry-retention")) as own:
+            own.autocommit = True
+            removed.append(remove_old(own, SETTINGS, rest=never))
+
+    with sql_faults.gate(connection, "device_session", "DELETE"):
+        thread = threading.Thread(target=remove)
+        thread.start()
+        sql_faults.wait_for_waiters(connection)
+        fill(postgres, "R-new", range(9), ends=True)
+        assert len(rows_of(connection, "R-new")) == 9
+    thread.join(30)
+    assert not thread.is_alive()
+    assert removed == [Removed(events=18, tombstones=9, canaries=0)]
+
+
+def test_a_pass_that_fails_is_counted_and_the_next_one_works(connection, postgres, monkeypatch):
+    fill(postgres, "R-old", range(3), ends=True)
+    age(connection, "R-old", 101)
+    failures = retention.metrics.RETENTION_FAILURES._value.get
+    before, tries = failures(), []
+
+    def flaky():
+        tries.append(1)
+        if len(tries) == 1:
+            raise retention.UnavailableError("away")
+        return connect(postgres, application="retention")
+
+    one = retention.Retention(msgspec.structs.replace(SETTINGS, interval_s=0.01), connect=flaky)
+    one.start()
+    try:
+        done = threading.Event()
+        while rows_of(connection, "R-old"):
+            assert not done.wait(0.02)
+    finally:
+        one.stop()
+    assert failures() == before + 1
+
+
+def test_a_tombstone_outlives_what_could_bring_its_session_back():
+    short = CloudRegistrySettings(retention=RetentionSettings(tombstone_hours=335))
+    with pytest.raises(ValueError, match=r"retention_hours \+ 168 \(336\), got 335"):
+        CloudConfig(cloud_registry=short)
+    assert CloudConfig(cloud_registry=short, topics=TopicSettings(retention_hours=167))
+
+
+def test_start_warns_of_a_database_that_may_forget(connection):
+    only_postgresql()
+    said = durability.warn(connection)
+    assert [sentence.split(": ")[0] for sentence in said] == [
+        "the database runs with fsync = off",
+        "the database runs with synchronous_commit = off",
+        "the database runs with full_page_writes = off",
+    ], "as the tests' cluster is"
+    connection.execute("SET synchronous_commit = on")
+    assert len(durability.warn(connection)) == 2

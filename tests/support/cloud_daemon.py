@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class CloudDaemon:
     """Started by ``with``; killed at its end if it still runs. ``dmpd`` runs any other command with the same file."""
 
-    def __init__(self, folder, kafka, database, *, partitions=4, **stream):
+    def __init__(self, folder, kafka, database, *, partitions=4, registry=None, timeouts=None, **stream):
+        """``registry``, ``timeouts``: more of the sections ``cloud_registry`` and ``database``."""
         self.folder = Path(folder)
         self.topics = {name: kafka.unique(name) for name in ("info", "rsp", "cmd", "info_dead")}
         self.bind = f"unix:{self.folder / 'health.sock'}"
@@ -28,7 +29,7 @@ class CloudDaemon:
                     "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
                     "topics": self.topics
                     | {"partitions": partitions, "replication_factor": 1, "min_insync_replicas": 1},
-                    "database": {"conninfo": database.conninfo},
+                    "database": {"conninfo": database.conninfo} | (timeouts or {}),
                     "cloud_registry": {
                         "health_bind": self.bind,
                         "stream": {
@@ -38,7 +39,8 @@ class CloudDaemon:
                             "session_timeout_s": 6.0,
                         }
                         | stream,
-                    },
+                    }
+                    | (registry or {}),
                 }
             )
         )
@@ -74,6 +76,20 @@ class CloudDaemon:
             return {"partitions": {}}
         return json.loads(body)
 
+    def counted(self, metric):
+        """The value of a metric without labels, or the sum over all labels."""
+        _, body = health.fetch(self.bind, "/metrics")
+        lines = [line for line in body.decode().splitlines() if line.split("{")[0].split(" ")[0] == metric]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def memory_bytes(self):
+        """Of the daemon and all its children: what they would free if they ended (PSS)."""
+        pids = [self.process.pid]
+        for pid in pids:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                pids += map(int, children.read_text().split())
+        return sum(_pss_bytes(pid) for pid in pids)
+
     def worker_pids(self):
         return [part["worker_pid"] for part in self.status["partitions"].values() if part.get("worker_pid")]
 
@@ -95,3 +111,11 @@ class CloudDaemon:
 
     def _command(self, command, *words):
         return [str(Path(sys.executable).with_name("dmpd")), command, "--config", str(self.config), *words]
+
+
+def _pss_bytes(pid):
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

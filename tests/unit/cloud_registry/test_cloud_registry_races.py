@@ -2,15 +2,14 @@
 
 import contextlib
 import threading
-import time
 
 import msgspec
 import pytest
 from msgspec import Raw
 
-from dmpd.cloud_registry import sink
 from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, RecordPatch
+from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
 
@@ -23,68 +22,46 @@ def connection(postgres):
         yield connection
 
 
-def wait_until_someone_waits_for_a_lock(connection):
-    asked = (
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'dmpd-cloud-%'"
-    )
-    deadline_s = time.monotonic() + 20
-    while connection.execute(asked).fetchone()[0] == 0:
-        assert time.monotonic() < deadline_s, "nobody waits for the first writer"
-        time.sleep(0.02)
-
-
-def race(connection, postgres, monkeypatch, first, second):
-    """Let ``second`` be handled while the transaction of ``first`` is held open before its end."""
-    entered, release = threading.Event(), threading.Event()
-    write_children = sink._write_children
-
-    def held(used, pairs):
-        write_children(used, pairs)
-        if not entered.is_set():
-            entered.set()
-            assert release.wait(20)
-
-    monkeypatch.setattr(sink, "_write_children", held)
+def race(connection, postgres, first, second):
+    """Let ``second`` be handled while the transaction of ``first`` is held open behind its writes."""
     outputs = [OutputTwin(), OutputTwin()]
 
     def work(message, offset, output):
         with contextlib.closing(make_handler(postgres)) as handler:
             handler.handle([record_of(message, offset)], output)
 
-    threads = [threading.Thread(target=work, args=(first, 0, outputs[0]))]
-    threads[0].start()
-    assert entered.wait(20)
-    threads.append(threading.Thread(target=work, args=(second, 1, outputs[1])))
-    threads[1].start()
-    try:
-        wait_until_someone_waits_for_a_lock(connection)
-    finally:
-        release.set()
+    threads = [
+        threading.Thread(target=work, args=(message, offset, outputs[offset]))
+        for offset, message in enumerate((first, second))
+    ]
+    sql_faults.install(connection)
+    with sql_faults.gate(connection, "device_attribute"):
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            sql_faults.wait_for_waiters(connection, waiting)
     for thread in threads:
-        thread.join(20)
+        thread.join(30)
         assert not thread.is_alive()
     assert [output.refused for output in outputs] == [{}, {}]
     return rows_of(connection)[SESSION]
 
 
-def test_the_second_writer_judges_what_the_first_one_left(connection, postgres, monkeypatch):
+def test_the_second_writer_judges_what_the_first_one_left(connection, postgres):
     with contextlib.closing(make_handler(postgres)) as handler:
         handler.handle([record_of(checkpoint(1, DeviceRecord(attributes={"a": Raw(b"1")})), 0)], OutputTwin())
     row = race(
         connection,
         postgres,
-        monkeypatch,
         change(2, patch=RecordPatch(attributes={"a": Raw(b"2"), "b": Raw(b"2")})),
         change(3, unset=("b",)),
     )
     assert (row.rev, row.stale, row.record.attributes) == (3, False, {"a": Raw(b"2")})
 
 
-def test_the_second_writer_of_a_new_session_begins_again(connection, postgres, monkeypatch):
+def test_the_second_writer_of_a_new_session_begins_again(connection, postgres):
     row = race(
         connection,
         postgres,
-        monkeypatch,
         checkpoint(1, DeviceRecord(attributes={"a": Raw(b"1")})),
         change(2, patch=RecordPatch(attributes={"b": Raw(b"2")})),
     )

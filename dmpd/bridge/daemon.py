@@ -1,20 +1,24 @@
-"""``dmpd bridge``: start-up, health, and the graceful end of the uplink."""
+"""``dmpd bridge``: start-up, health, and the graceful end of uplink and downlink."""
 
 import asyncio
 import contextlib
 import functools
 import logging
 import random
+import time
 from typing import Any, Final
 
 import uvloop
 
+from dmpd.bridge.downlink import GROUP, Downlink
+from dmpd.bridge.feed import Feed
 from dmpd.bridge.settings import BridgeSettings
-from dmpd.bridge.uplink import Uplink
+from dmpd.bridge.uplink import TICK_S, Uplink
 from dmpd.runtime import exit_codes
 from dmpd.runtime.health import HealthServer
 from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError, Producer, ensure_reachable
 from dmpd.runtime.kafka_admin import list_end_offsets
+from dmpd.runtime.kafka_follow import Follower
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.mqtt import MqttClient
 from dmpd.runtime.settings import KafkaSettings, MqttSettings, TopicSettings
@@ -73,6 +77,7 @@ class _Daemon:
         self._topics = topics
         self._lifecycle = lifecycle
         self._uplink: Uplink | None = None
+        self._downlink: Downlink | None = None
         self._problem = "Kafka was not reached yet"
         self._watchdog = Watchdog()
 
@@ -96,8 +101,10 @@ class _Daemon:
             await asyncio.sleep(_BEAT_S)
 
     def _status(self) -> dict[str, Any]:
-        uplink = self._uplink
-        return uplink.status() if uplink is not None else {"connected": False, "problem": self._problem}
+        uplink, downlink = self._uplink, self._downlink
+        if uplink is None or downlink is None:
+            return {"connected": False, "problem": self._problem}
+        return uplink.status() | {"requests": downlink.status()}
 
     async def _serve(self) -> int:
         try:
@@ -107,6 +114,7 @@ class _Daemon:
             return exit_codes.CONFIG
         if partitions is None:
             return exit_codes.OK
+        self._downlink = downlink = self._make_downlink(partitions)
         self._uplink = uplink = Uplink(
             self._settings,
             mqtt=self._mqtt,
@@ -115,14 +123,20 @@ class _Daemon:
             connect=MqttClient.connect,
             make_producer=functools.partial(make_producer, self._settings, self._kafka, self._topics),
             random=random.random,
+            passenger=downlink,
         )
         running = asyncio.create_task(uplink.run(), name="uplink")
+        requests = asyncio.create_task(self._requests(downlink), name="downlink")
         try:
-            await self._watch(uplink, running)
+            await self._watch(uplink, downlink, running, requests)
+            requests.cancel()
+            await downlink.stop()
             await self._end(uplink)
             await asyncio.wait((running,), timeout=_CLOSE_S)
         finally:
             uplink.stop()
+            requests.cancel()
+            await downlink.stop()
             running.cancel()  # it may be in the middle of a connect, which nobody needs any more
             with contextlib.suppress(asyncio.CancelledError):
                 await running
@@ -144,12 +158,37 @@ class _Daemon:
         names = (self._topics.info, self._topics.rsp, self._topics.info_dead)
         return {name: len(list_end_offsets(self._kafka, name)) for name in names}
 
-    async def _watch(self, uplink: Uplink, running: "asyncio.Task[None]") -> None:
-        """Keep the state that readiness shows true, until a signal comes or the uplink fails."""
+    def _make_downlink(self, partitions: dict[str, int]) -> Downlink:
+        kafka, topics = self._kafka, self._topics
+        return Downlink(
+            self._settings,
+            topics=topics,
+            partitions=partitions,
+            make_feed=lambda sink: Feed(
+                sink,
+                open_requests=lambda: Follower(kafka, topics.cmd, group=GROUP),
+                open_responses=lambda since_ms: Follower(kafka, topics.rsp, group="", since_ms=since_ms),
+            ),
+            make_producer=lambda: Producer(kafka, PROGRAM, message_max_bytes=topics.max_message_bytes),
+        )
+
+    async def _requests(self, downlink: Downlink) -> None:
+        downlink.start()
+        while True:
+            await asyncio.sleep(TICK_S)
+            downlink.tick(time.monotonic())
+
+    async def _watch(
+        self, uplink: Uplink, downlink: Downlink, running: "asyncio.Task[None]", requests: "asyncio.Task[None]"
+    ) -> None:
+        """Keep the state that readiness shows true, until a signal comes or one of the two fails."""
         shown: str | None = ""
         while not self._lifecycle.stop_requested and not running.done():
-            if uplink.problem != shown:
-                shown = uplink.problem
+            if requests.done():
+                requests.result()  # raises what it died of
+            problem = uplink.problem or downlink.problem
+            if problem != shown:
+                shown = problem
                 self._lifecycle.set_state("ready" if shown is None else "degraded", shown or "")
             await asyncio.sleep(_WATCH_S)
 

@@ -34,3 +34,7 @@ class BridgeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """First wait after somebody else took our name over (0x8E): most likely a second bridge runs."""
     takeover_retry_max_s: PositiveSeconds = 300.0
     """Longest wait after a takeover."""
+    requests_per_rae_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    """Requests waiting for one RAE; what comes beyond is answered ``refused``."""
+    requests_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    """Requests waiting for all RAEs; above it ``dmp.cmd`` is not read on."""

@@ -67,6 +67,14 @@ class MakeProducer(Protocol):
         """``one_by_one``: each record in a batch of its own."""
 
 
+class Passenger(Protocol):
+    """Who else uses the connection: the downlink. A name has one connection only."""
+
+    def attached(self, client: Any) -> None: ...
+    def detached(self) -> None: ...
+    def puback(self, mid: int, reason_code: int) -> None: ...
+
+
 class Uplink:
     """Runs until ``stop``. Everything happens on the loop's thread; only ``status`` may be called from others."""
 
@@ -80,8 +88,10 @@ class Uplink:
         connect: Connect,
         make_producer: MakeProducer,
         random: Callable[[], float],
+        passenger: Passenger | None = None,
     ) -> None:
         self._settings = settings
+        self._passenger = passenger
         self._mqtt = mqtt
         self._topics = topics
         self._partitions = partitions
@@ -199,7 +209,7 @@ class Uplink:
                 session_expiry_s=self._settings.session_expiry_s,
                 will=None,
                 on_message=functools.partial(self._on_message, epoch),
-                on_puback=_ignore_puback,
+                on_puback=self._on_puback,
                 receive_maximum=self._settings.receive_maximum,
             )
         except MqttRefusedError as error:
@@ -211,6 +221,8 @@ class Uplink:
         try:
             return await self._serve(client)
         finally:
+            if self._passenger is not None:
+                self._passenger.detached()
             self._client = None
             metrics.connected.set(0)
 
@@ -235,6 +247,8 @@ class Uplink:
         metrics.connects.labels("connected").inc()
         _log.info("connected, session %s", "resumed" if client.session_present else "new")
         self.problem = None
+        if self._passenger is not None:
+            self._passenger.attached(client)
         began_s = time.monotonic()
         why = await asyncio.shield(client.closed)
         if self._stop.is_set():
@@ -291,6 +305,10 @@ class Uplink:
             return record
         self._blame.found(now_s)
         return dead_letter(record, self._topics, reason="undeliverable", detail=sentence)
+
+    def _on_puback(self, mid: int, reason_code: int) -> None:
+        if self._passenger is not None:  # what the uplink itself publishes goes at QoS 0
+            self._passenger.puback(mid, reason_code)
 
     def _count_dead(self, reason: str, topic: str) -> None:
         metrics.dead_letters.labels(reason).inc()
@@ -462,10 +480,6 @@ class Uplink:
         while not condition() and time.monotonic() < deadline_s and (even_stopped or not self._stop.is_set()):
             self._changed.clear()
             await self._changed.wait()  # set by every tick, so the deadline holds to 0.1 s
-
-
-def _ignore_puback(mid: int, reason_code: int) -> None:
-    """The bridge publishes at QoS 0 only."""
 
 
 def _end_of_disconnect(client: Client, task: "asyncio.Task[None]") -> None:

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "explain": "dmpd.cli.ctl_explain",
     "watch": "dmpd.cli.ctl_watch",
     "status": "dmpd.cli.ctl_status",
+    "request": "dmpd.cli.ctl_request",
     "verify": "dmpd.cli.ctl_verify",
     "stream": "dmpd.cli.ctl_stream",
     "dead-letters": "dmpd.cli.ctl_dead_letters",

@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -24,6 +25,7 @@ from dmpd.lab.kill import kill
 from dmpd.lab.lan import DUTS_MAX
 from dmpd.lab.lan_parts import lan_of
 from dmpd.lab.lan_tools import LanLabError, program
+from dmpd.lab.mosquitto import DEMO_USER
 from dmpd.lab.platform import Lab, LabInterruptedError, LabSize
 from dmpd.lab.report import Report
 from dmpd.lab.server import ServerError
@@ -65,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--once", action="store_true", help="run through all faults without a person, and judge")
     status = commands.add_parser("status", help="what runs, and how it is")
     status.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("env", help="how programs reach its servers, as lines for a shell: eval $(dmpd lab env)")
     part = commands.add_parser("kill", help="kill -9 one part; it is started again at once")
     part.add_argument("part", help="a part's name as status shows it, or worker")
     for name, meaning in _DUT_COMMANDS.items():
@@ -80,7 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     folder = LabFolder(args.state.absolute() if args.state is not None else None)
-    command = {"up": _up, "status": _status, "kill": _kill, "sh": _shell, "down": _down}
+    command = {"up": _up, "status": _status, "env": _env, "kill": _kill, "sh": _shell, "down": _down}
     try:
         return command.get(args.lab_command, _dut)(folder, args)
     except LabRunningError as error:
@@ -171,6 +174,23 @@ def _status(folder: LabFolder, args: argparse.Namespace) -> int:
     else:
         _say(status_table(found))
     return exit_codes.OK if found["running"] else exit_codes.DIFFERENT
+
+
+def _env(folder: LabFolder, _args: argparse.Namespace) -> int:
+    info = folder.read_info()
+    if info is None or not folder.is_locked():
+        print("dmpd lab: no lab runs", file=sys.stderr)
+        return exit_codes.DIFFERENT
+    facts = {
+        "KAFKA": f"127.0.0.1:{info.kafka_port}",
+        "MQTT_HOST": "127.0.0.1",
+        "MQTT_PORT": str(info.mosquitto_port),
+        "MQTT_USER": DEMO_USER,
+        "TLS": str(folder.tls),
+    }
+    for name, value in facts.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return exit_codes.OK
 
 
 def _kill(folder: LabFolder, args: argparse.Namespace) -> int:

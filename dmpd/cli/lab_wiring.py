@@ -7,6 +7,10 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
+from msgspec import Raw
+
+from dmpd.cli.request_sender import RequestSender, new_request
 from dmpd.cli.this_lab import stores_of
 from dmpd.cli.verification import verify
 from dmpd.cloud_registry.figures import Figures
@@ -22,6 +26,7 @@ from dmpd.lab.tally import KafkaTally
 from dmpd.local_registry.store import StoreError
 from dmpd.runtime import kafka_admin
 from dmpd.runtime.database import DatabaseUnreachableError, connect
+from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.kafka import KafkaUnreachableError
 from dmpd.runtime.kafka_reader import TopicReader
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, TopicSettings
@@ -30,6 +35,8 @@ from dmpd.stream.settings import StreamSettings
 _T = TypeVar("_T")
 
 _VERIFY_WAIT_S: Final = 30.0
+_REQUESTER: Final = "op-lab"
+_REQUEST_LIFETIME_S: Final = 30
 _DIFFERENCES_SAID_MAX: Final = 20
 
 
@@ -127,6 +134,16 @@ class LabJudge:
 
     def lan_devices(self) -> Sequence[LanDevice]:
         return self._database.lan_devices()
+
+    def request(self, session: str, verb: str, **args: str) -> str:
+        kafka = KafkaSettings(bootstrap_servers=self._lab.kafka.bootstrap_servers)
+        said = {name: Raw(msgspec.json.encode(value)) for name, value in args.items()}
+        try:
+            with contextlib.closing(RequestSender(kafka, TopicSettings(), _REQUESTER)) as sender:
+                asked = new_request(lan_parts.RAE, session, verb, said)
+                return sender.ask(asked, lifetime_s=_REQUEST_LIFETIME_S).outcome
+        except UnavailableError as error:
+            raise ConnectionError(str(error)) from error
 
     def verify(self) -> Verdict:
         """Every store against the database; what is on its way is given half a minute."""

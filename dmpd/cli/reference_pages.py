@@ -28,7 +28,7 @@ A Kafka partition is murmur2 of the RAE's serial, so everything of one RAE has o
 | `dmp/v1/{rae}/{session}/info` | RAE | `change` `checkpoint` `closed` `event` |
 | `dmp/v1/{rae}/rae/info` | RAE | `status` (retained; the will says `lost`) `roster` `event` |
 | `dmp/v1/{rae}/{session}/cmd/{requester}` | users, bridge | `request` |
-| `dmp/v1/{rae}/{session}/rsp/{requester}` | RAE | `response` |
+| `dmp/v1/{rae}/{session}/rsp/{requester}` | RAE; in Kafka also the bridge, in its place | `response` |
 | `dmp/v1/{rae}/rae/ack` | bridge | `durable` |
 
 A name is the CN of a certificate: RAEs `[A-Za-z0-9][A-Za-z0-9._-]{0,63}` but for `admin` and the prefixes that follow;
@@ -54,7 +54,25 @@ VERBS: Final = """\
 
 A request is named by its requester (the last level of its topic) and its `id`. It lives for its MQTT message expiry; on
 `dmp.cmd` for the header `mqtt-message-expiry-interval`, in seconds from the record's timestamp; absent = 60 s, at most
-1 h. Nothing runs twice: for 24 h a repeated request is answered with what came of it. Retained requests are ignored.
+1 h. Nothing runs twice: for 24 h a repeated request is answered with what came of it.
+
+Outcomes: `accepted` (on the RAE's disk, not done yet), then one of `done`, `failed` (begun, without success), `refused`
+(nothing was done), `expired` (its turn came too late; from the bridge: nobody answered), `interrupted` (the RAE's
+program ended before it was done).
+
+| what is wrong | by MQTT, at the RAE | in `dmp.cmd`, at the bridge |
+|---|---|---|
+| no JSON, over 256 KiB, NUL, no id, `args` no object | ignored, counted | dead letter, with the reason below |
+| a topic of `info`, `rsp`, `ack`, `$…`, with wildcards or NUL | the broker refuses it | dead letter |
+| topic and payload differ | ignored, counted | dead letter `mismatch` |
+| the lifetime is no number | the MQTT client refuses it | dead letter `malformed` |
+| published as retained | ignored, counted | |
+| unknown verb, verb of the other kind, wrong or missing argument | `refused`, says which | passes |
+| a verb of the RAE by somebody else than `requests.rae_verbs_from` | `refused` | passes |
+| the same requester and id again, DUP included | answered with what came of it | sent again; one answer ends both |
+| the same requester and id for something else | `refused` | passes |
+| too many at once, or in 24 h | `refused` | `refused` |
+| its lifetime is over | `expired` | `expired` |
 
 | verb | asked of | `args` |
 |---|---|---|

@@ -48,6 +48,9 @@ class Judge(Protocol):
     def lan_devices(self) -> Sequence[LanDevice]:
         """The devices of the LAN's RAE in the database. Raises ``OSError``: no answer."""
 
+    def request(self, session: str, verb: str, **args: str) -> str:
+        """Ask the LAN's RAE through Kafka for something of a device session; its outcome. Raises ``OSError``."""
+
     def verify(self) -> Verdict:
         """Compare every RAE's store with the database, record by record. Nothing may change meanwhile."""
 
@@ -78,6 +81,7 @@ class Demo:
                 lan_parts.lan_of(lab.folder),
                 ask=lambda command, dut: control.ask(lab.folder.duts_socket, command, dut),
                 devices=judge.lan_devices,
+                request=judge.request,
                 patience=self._patience,
             )
 
@@ -98,6 +102,7 @@ class Demo:
             self._lan.cable()
             self._lan.swaps()
             self._lan.sleep()
+            self._lan.requests()
         for part in KILLS:
             self._kill(part)
         self._judge_all()

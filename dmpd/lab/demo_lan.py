@@ -1,5 +1,6 @@
 """The demo's acts on the LAN: devices join, a cable is pulled, a MAC and an ESN change, one sleeps and wakes."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ _LAN_S: Final = 60.0
 DHCP_TO_ROW_MAX_S: Final = 2.0
 OFFLINE_MAX_S: Final = 20.0
 BACK_MAX_S: Final = 3.0
+APP: Final = "Netflix"
 _JOIN_POLL_S: Final = 0.02
 """Rows are looked at so often while devices join, because what they say first is what counts."""
 
@@ -23,6 +25,7 @@ class LanDemo:
         lan: Its cables.
         ask: Does something to a DUT and returns what it is then (``duts.control.ask`` without the path).
         devices: What the database says of the LAN's devices. Raises ``OSError``: no answer.
+        request: Asks for something of a device session and returns the outcome. Raises ``OSError``: no answer.
         patience: Waits, and keeps the report.
     """
 
@@ -32,11 +35,13 @@ class LanDemo:
         *,
         ask: Callable[[str, str | None], Mapping[str, Any]],
         devices: Callable[[], Sequence[LanDevice]],
+        request: Callable[..., str],
         patience: Patience,
     ) -> None:
         self._lan = lan
         self._ask = ask
         self._devices = devices
+        self._request = request
         self._patience = patience
         self._report = patience.report
         self._count = len(lan.duts())
@@ -99,6 +104,38 @@ class LanDemo:
             self._until(f"{dut.name} switched off is {state}", dut, state=state)
             self._do("wake", dut)
             self._until(f"{dut.name} woken is online", dut, state="online")
+
+    def requests(self) -> None:
+        """Launch an app on a device and stop it, through Kafka, bridge, broker and RAE; the device counts."""
+        dut = self._pick(5)
+        found = self.now().get(dut.hostname)
+        if found is None:
+            self._report.failures.append(f"no row of {dut.name}: nothing can be asked of it")
+            return
+        before = self._app_of(dut)
+        for verb in ("app.launch", "app.stop"):
+            started_s = time.monotonic()
+            try:
+                outcome = self._request(found.session, verb, app=APP)
+            except OSError as error:
+                self._report.failures.append(f"{verb} {dut.name}: {error}")
+                continue
+            took_s = time.monotonic() - started_s
+            self._report.requests[outcome] = self._report.requests.get(outcome, 0) + 1
+            self._report.timings.append((f"{verb} {APP} on {dut.name}", took_s))
+            self._patience.say(f"{verb} {APP} on {dut.name}: {outcome} in {took_s * 1000:.0f} ms")
+        after = self._app_of(dut)
+        counted = {what: after.get(what, 0) - before.get(what, 0) for what in ("launches", "stops")}
+        if self._report.requests["done"] != 2 or counted != {"launches": 1, "stops": 1}:
+            self._report.failures.append(f"requests {self._report.requests}, the device counted {counted}")
+
+    def _app_of(self, dut: Dut) -> Mapping[str, int]:
+        try:
+            app: Mapping[str, int] = self._ask("list", None)[dut.name]["apps"][APP]
+        except LanLabError as error:
+            self._report.failures.append(str(error))
+            return {}
+        return app
 
     def count_sessions(self) -> None:
         """As many device sessions as devices: nothing was onboarded twice."""

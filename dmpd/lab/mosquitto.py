@@ -14,6 +14,16 @@ _PER_ADDRESS: Final = re.compile(r"^listener .*?(?=\n\n)", re.MULTILINE | re.DOT
 """The part of the template that stands once for each address: from its ``listener`` line to the next empty line."""
 
 
+DEMO_USER: Final = "u-demo"
+_USER_RULES: Final = """
+# Of the lab alone: a user who may ask every device for everything, in place of grants.
+user {name}
+topic write dmp/v1/+/+/cmd/{name}
+topic read dmp/v1/+/+/rsp/{name}
+topic read dmp/v1/+/+/info
+"""
+
+
 class Mosquitto:
     """A broker in ``folder`` on ``port`` of 127.0.0.1 and ``more_addresses``; the CN is the name of a client."""
 
@@ -21,12 +31,20 @@ class Mosquitto:
     stop_signal: Literal["TERM", "INT"] = "TERM"
 
     def __init__(
-        self, folder: Path, *, port: int, authority: CertificateAuthority, more_addresses: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        port: int,
+        authority: CertificateAuthority,
+        more_addresses: Sequence[str] = (),
+        users: Sequence[str] = (),
     ) -> None:
+        """``users`` may ask every device for everything; the rules of ``etc`` know of none."""
         self.folder = folder
         self.port = port
         self.user = unprivileged_user("mosquitto")
         self._authority = authority
+        self._users = users
         self._addresses = ("127.0.0.1", *more_addresses)
 
     def prepare(self) -> None:
@@ -37,7 +55,8 @@ class Mosquitto:
         write_for(self.folder / "server.crt", server.cert.read_bytes(), user=self.user)
         write_for(self.folder / "server.key", server.key.read_bytes(), user=self.user)
         write_for(self.folder / "ca.crt", server.ca.read_bytes(), user=self.user)
-        write_for(self.folder / "acl", (ETC / "mosquitto" / "acl").read_bytes(), user=self.user)
+        rules = (ETC / "mosquitto" / "acl").read_text() + "".join(_USER_RULES.format(name=name) for name in self._users)
+        write_for(self.folder / "acl", rules.encode(), user=self.user)
         template = (ETC / "mosquitto" / "mosquitto.conf.in").read_text()
         text = _PER_ADDRESS.sub(self._listeners, template).replace("@DIR@", str(self.folder))
         write_for(self.folder / "mosquitto.conf", text.encode(), user=self.user)

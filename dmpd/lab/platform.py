@@ -20,7 +20,7 @@ from dmpd.lab import daemon_config, lan_parts, leftovers
 from dmpd.lab.certificates import CertificateAuthority
 from dmpd.lab.kafka import Kafka
 from dmpd.lab.lan_parts import LanParts
-from dmpd.lab.mosquitto import Mosquitto
+from dmpd.lab.mosquitto import DEMO_USER, Mosquitto
 from dmpd.lab.postgresql import PostgreSQL
 from dmpd.lab.server import Server, ServerError, free_ports
 from dmpd.lab.server_process import log_tail
@@ -188,7 +188,9 @@ class Lab:
                 port=self.info.mosquitto_port,
                 authority=self.authority,
                 more_addresses=[self._lan.broker_address] if self._lan is not None else [],
+                users=[DEMO_USER],
             )
+            self.authority.client(DEMO_USER)
         servers: list[Server] = [mosquitto, self.postgresql, self.kafka]
         with self.step("configuration of Mosquitto, PostgreSQL, Kafka"), ThreadPoolExecutor() as pool:
             for done in [pool.submit(server.prepare) for server in servers]:

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 
 _JSON_NAMES: Final = (
     *("raes", "devices", "changes", "p50_ms", "p99_ms", "kills", "lost", "wrong"),
-    *("lan_online", "dhcp_to_row_p99_s", "offline_s", "back_s", "sessions"),
+    *("lan_online", "dhcp_to_row_p99_s", "offline_s", "back_s", "sessions", "requests"),
 )
 
 
@@ -33,6 +33,8 @@ class Report(Struct):
     """From the cable put back to the row that says online."""
     sessions: int = 0
     """Device sessions of the LAN in the end: as many as devices, whatever was swapped."""
+    requests: dict[str, int] = field(default_factory=lambda: {"done": 0})
+    """Requests through Kafka to a device of the LAN, by outcome."""
 
     @property
     def held(self) -> bool:

@@ -8,6 +8,14 @@ DIFFERENT: Final = 1
 """A command that compares or looks for something found a difference, or nothing."""
 AMBIGUOUS: Final = 2
 """What was named fits several; they are listed."""
+FAILED: Final = 3
+"""A request was begun and did not succeed."""
+REFUSED: Final = 4
+"""A request was refused; nothing of it was done."""
+EXPIRED: Final = 5
+"""A request did not begin in its lifetime, or nobody said so in time."""
+INTERRUPTED: Final = 6
+"""A request was begun, and its RAE's program ended before it was done."""
 USAGE: Final = 64
 """The command line is wrong."""
 UNAVAILABLE: Final = 69

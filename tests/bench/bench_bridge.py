@@ -3,7 +3,7 @@
 import argparse
 from typing import Final
 
-from tests.bench.bridge import added, durable, memory, servers, uplink
+from tests.bench.bridge import added, durable, memory, request, servers, uplink
 from tests.bench.bridge.size import SHORT, WHOLE
 from tests.bench.report import Figure, publish
 
@@ -12,6 +12,7 @@ GROUPS: Final = {
     "added": added.measure,
     "memory": memory.measure,
     "durable_cpu": durable.measure,
+    "request": request.measure,
 }
 """What ``--only`` takes."""
 

@@ -34,7 +34,7 @@ def own_mosquitto():
 
 @pytest.fixture
 def topics(kafka):
-    names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+    names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
     return TopicSettings(**names, info_dead=kafka.create_topic(), partitions=PARTITIONS)
 
 
@@ -154,7 +154,10 @@ def test_a_frozen_kafka_makes_the_bridge_leave_and_come_back_and_costs_nothing(o
     rae = f"T{uuid.uuid4().hex[:6]}"
     with public_folder() as folder, start_kafka(folder) as own_kafka:
         topics = TopicSettings(
-            info=own_kafka.create_topic(), rsp=own_kafka.create_topic(), info_dead=own_kafka.create_topic()
+            info=own_kafka.create_topic(),
+            rsp=own_kafka.create_topic(),
+            cmd=own_kafka.create_topic(),
+            info_dead=own_kafka.create_topic(),
         )
         health = f"unix:{tmp_path}/health.sock"
         sections = Sections(

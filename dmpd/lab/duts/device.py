@@ -24,6 +24,7 @@ _MAX_AGE_S: Final = 1800
 _WAKE_TIMEOUT_S: Final = 10
 _MAKERS: Final = (("Aster", "A-7100"), ("Borealis", "Polar 55"), ("Cirrus", "C2"))
 _PAGE_SIZE_MAX: Final = 4096
+_PAYLOADS_MAX: Final = 10_000
 
 
 class Answer(Struct, frozen=True):
@@ -45,6 +46,8 @@ class App(Struct):
     running: bool = False
     launches: int = 0
     stops: int = 0
+    payloads: dict[str, int] = {}
+    """Launches by their payload, of the first 10,000 different ones: a payload is a launch's name for tests."""
 
 
 class Device(Struct):
@@ -87,7 +90,7 @@ class Device(Struct):
             for target, usn, more in self._services(ip)
         ]
 
-    def page(self, method: str, path: str, ip: str) -> Answer:
+    def page(self, method: str, path: str, ip: str, body: bytes = b"") -> Answer:
         """The answer to an HTTP request; launching and stopping changes the state."""
         if path == "/dd.xml" and method == "GET":
             apps = ("Application-URL", f"http://{ip}:{HTTP_PORT}/apps")
@@ -101,6 +104,9 @@ class Device(Struct):
             return Answer("200 OK", (("Content-Type", "text/xml"),), _app_page(name, running=app.running))
         if method == "POST" and len(words) == 2:
             app.running, app.launches = True, app.launches + 1
+            payload = body.decode(errors="replace")
+            if payload and (payload in app.payloads or len(app.payloads) < _PAYLOADS_MAX):
+                app.payloads[payload] = app.payloads.get(payload, 0) + 1
             return Answer("201 Created", (("LOCATION", f"http://{ip}:{HTTP_PORT}/apps/{name}/run"),))
         if method == "DELETE" and instance and app.running:
             app.running, app.stops = False, app.stops + 1

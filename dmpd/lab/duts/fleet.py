@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from dmpd.lab import lan_tools as tools
 from dmpd.lab.duts.control import COMMANDS
 from dmpd.lab.duts.device import Device, esn_of, is_esn, new_device, random_mac
@@ -82,9 +84,7 @@ class Member:
     def told(self) -> dict[str, Any]:
         """What it is now, for people and tests."""
         device = self.device
-        apps = {
-            name: {"running": a.running, "launches": a.launches, "stops": a.stops} for name, a in device.apps.items()
-        }
+        apps = {name: msgspec.structs.asdict(app) for name, app in device.apps.items()}
         return {
             "mac": device.mac,
             "esn": device.esn,

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import logging
 import random
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -19,6 +20,7 @@ _SPREAD_S: Final = 0.2
 """Answers to a search of everybody come spread over this time, as the protocol wants."""
 _REQUEST_BYTES_MAX: Final = 8192
 _REQUEST_TIMEOUT_S: Final = 5.0
+_CONTENT_LENGTH: Final = re.compile(r"\r\nContent-Length: *([0-9]{1,9})\r\n", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +104,12 @@ class Responder:
             return Answer("400 Bad Request")
         if self.device.asleep:
             return Answer("503 Service Unavailable")
-        return self.device.page(words[0], words[1], ip)
+        return self.device.page(words[0], words[1], ip, await _body(reader, head))
+
+
+async def _body(reader: asyncio.StreamReader, head: str) -> bytes:
+    length = _CONTENT_LENGTH.search(head)
+    return await reader.readexactly(min(int(length[1]), _REQUEST_BYTES_MAX)) if length is not None else b""
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -36,7 +36,7 @@ class Platform:
 
     def topics(self) -> TopicSettings:
         """Fresh topics."""
-        names = {name: self.kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+        names = {name: self.kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
         return TopicSettings(**names, info_dead=self.kafka.create_topic(), partitions=PARTITIONS)
 
     @contextmanager

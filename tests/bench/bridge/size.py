@@ -18,6 +18,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """Of each window with, and each without outbox rows."""
     durable_windows: int = 6
     durable_raes: int = 3_000
+    requests: int = 1_000
+    """There and back, one after the other, in each run."""
 
 
 WHOLE = Size()
@@ -30,4 +32,5 @@ SHORT = Size(
     durable_s=8.0,
     durable_windows=2,
     durable_raes=500,
+    requests=200,
 )

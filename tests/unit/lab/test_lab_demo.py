@@ -40,6 +40,9 @@ class FakePlatform:
         self.leased_at = 1000.0
         self.applied_at_s = 1000.25
         self.sessions_made = 0
+        self.counted = {"launches": 3, "stops": 2}
+        self.runs = 1
+        self.outcome = "done"
         self.duts_on = False
         self.verdict = Verdict(committed=100, compared=20, missing=0, wrong=0)
         self.killed = []
@@ -66,7 +69,8 @@ class FakePlatform:
 
     def ask(self, path, command, name):
         if command == "list":
-            return {dut: {"leased_at": self.leased_at} for dut in self.devices}
+            apps = {"Netflix": self.counted}
+            return {dut: {"leased_at": self.leased_at, "apps": apps} for dut in self.devices}
         return getattr(self, command.replace("-", "_"))(self.devices[name])
 
     def sleep(self, device):
@@ -84,6 +88,12 @@ class FakePlatform:
     def swap_esn(self, device):
         device["esn"] = "other"
         return device
+
+    def request(self, session, verb, **args):
+        assert args == {"app": "Netflix"}
+        what = {"app.launch": "launches", "app.stop": "stops"}[verb]
+        self.counted = self.counted | {what: self.counted[what] + self.runs}
+        return self.outcome
 
     def verify(self):
         return self.verdict
@@ -146,6 +156,7 @@ def test_a_platform_that_holds_passes(platform):
     assert (report.kills, report.lost, report.wrong, report.lan_online, report.changes) == (5, 0, 0, 5, 100)
     assert (report.p50_ms, report.p99_ms) == (10.0, 400.0)
     assert (report.dhcp_to_row_p99_s, report.sessions) == (0.25, 5)
+    assert report.requests == {"done": 2}
     assert report.offline_s is not None
     assert report.back_s is not None
     assert platform.killed == list(KILLS)
@@ -177,6 +188,8 @@ def test_without_a_lan_no_cable_is_pulled(platform):
         ({"swap_mac": lambda device: {"mac": "other"}}, "d2 with another MAC is the same device"),
         ({"swap_esn": lambda device: {"esn": "other"}}, "d3 with another ESN is the same device"),
         ({"sleep": lambda device: device}, "d4 switched off is asleep"),
+        ({"outcome": "failed"}, "requests {'done': 0, 'failed': 2}"),
+        ({"runs": 2}, "the device counted {'launches': 2, 'stops': 2}"),
         ({"take_delays_ms": list}, "no change became a row"),
         ({"take_delays_ms": lambda: [150.0] * 10}, "p50: 150.0 ms, more than 100 ms"),
         ({"take_delays_ms": lambda: [10.0] * 9 + [1500.0]}, "p99: 1500.0 ms, more than 1000 ms"),

@@ -67,6 +67,7 @@ def test_the_screen_shows_devices_queues_and_what_a_device_said_as_it_said_it():
 def test_the_report_is_one_json_line_and_names_what_did_not_hold():
     report = Report(raes=5, devices=200, changes=1204, p50_ms=40.5, p99_ms=301.0, kills=5, lan_online=3)
     report.dhcp_to_row_p99_s, report.offline_s, report.back_s, report.sessions = 0.25, 1.5, 0.5, 3
+    report.requests["done"] += 2
     assert json.loads(report.json_line()) == {
         "raes": 5,
         "devices": 200,
@@ -81,6 +82,7 @@ def test_the_report_is_one_json_line_and_names_what_did_not_hold():
         "offline_s": 1.5,
         "back_s": 0.5,
         "sessions": 3,
+        "requests": {"done": 2},
     }
     assert report.held
     report.timings.append(("first row", 12.34))

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "watch": "dmpd.cli.ctl_watch",
     "status": "dmpd.cli.ctl_status",
     "request": "dmpd.cli.ctl_request",
+    "resync": "dmpd.cli.ctl_resync",
     "verify": "dmpd.cli.ctl_verify",
     "stream": "dmpd.cli.ctl_stream",
     "dead-letters": "dmpd.cli.ctl_dead_letters",

@@ -1,7 +1,7 @@
 """Reads a topic without a consumer group: for watching and counting, never for processing."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import confluent_kafka
@@ -30,7 +30,9 @@ class ReadRecord(NamedTuple):
 
 
 class TopicReader:
-    """Reads all partitions of ``topic`` from its end or its beginning. Commits nothing, disturbs nobody.
+    """Reads all partitions of ``topic`` from its end, its beginning, or given offsets by partition. Commits nothing.
+
+    The end is looked up when reading begins: who must not miss what comes after an instant asks for the offsets then.
 
     Raises:
         KafkaUnreachableError: From the constructor: no metadata within ``timeout_s``, or no such topic.
@@ -41,7 +43,7 @@ class TopicReader:
         self,
         settings: KafkaSettings,
         topic: str,
-        start: Literal["end", "beginning"] = "end",
+        start: Literal["end", "beginning"] | Mapping[int, int] = "end",
         *,
         timeout_s: float = 10.0,
     ) -> None:
@@ -56,9 +58,12 @@ class TopicReader:
         if found.error is not None or not found.partitions:
             self._consumer.close()
             raise KafkaUnreachableError(f"topic {topic}: {found.error.str() if found.error else 'has no partitions'}")
-        offset = OFFSET_BEGINNING if start == "beginning" else OFFSET_END
+        default = OFFSET_BEGINNING if start == "beginning" else OFFSET_END
+        starts = {} if isinstance(start, str) else start
         self.partitions = len(found.partitions)
-        self._consumer.assign([TopicPartition(topic, number, offset) for number in found.partitions])
+        self._consumer.assign(
+            [TopicPartition(topic, number, starts.get(number, default)) for number in found.partitions]
+        )
 
     def read(self, timeout_s: float, records_max: int) -> list[ReadRecord]:
         """Up to ``records_max`` records; waits up to ``timeout_s`` for the first, then takes what is there."""

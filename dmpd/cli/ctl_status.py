@@ -60,8 +60,15 @@ def _daemon(name: str, bind: str) -> PartHealth:
         return PartHealth(name, ready=False, said=f"no answer at {bind}: {error}")
     details: dict[str, Any] = json.loads(body)
     reason = details.get("reason")
-    said = f"{details.get('state')}{f': {reason}' if reason else ''}"
+    said = f"{details.get('state')}{f': {reason}' if reason else ''}{_stale(details)}"
     return PartHealth(name, ready=code == 200 and details.get("state") == "ready", said=said, details=details)
+
+
+def _stale(details: dict[str, Any]) -> str:
+    """Rows that wait for a checkpoint, of a Cloud Registry that has some."""
+    reconciliation = details.get("reconciliation") or {}
+    stale, away = reconciliation.get("stale"), reconciliation.get("last_pass", {}).get("unreachable", 0)
+    return f"; {stale} rows are stale, {away} of them of RAEs that are away" if stale else ""
 
 
 def _kafka(settings: CloudConfig) -> PartHealth:

@@ -174,9 +174,10 @@ def _of_kafka(device: DeviceDetail, kafka: InKafka | None, now: datetime) -> Ite
         return
     if kafka.pending:
         newest = kafka.pending[-1]
+        many = len(kafka.pending) != 1
         yield (
-            f"{len(kafka.pending)} newer record{'' if len(kafka.pending) == 1 else 's'} of this device lie in Kafka and"
-            f" wait (the last: {newest.kind} at offset {newest.offset})."
+            f"{len(kafka.pending)} newer {'records' if many else 'record'} of this device {'wait' if many else 'waits'}"
+            f" in Kafka (the last: {newest.kind} at offset {newest.offset})."
         )
     elif kafka.lag:
         looked = "none" if kafka.pending_complete else "none of those looked at"

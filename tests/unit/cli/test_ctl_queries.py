@@ -1,6 +1,7 @@
 """dmpctl's questions to the database: what is shown, as what, and with which exit code."""
 
 import argparse
+import io
 import json
 from datetime import UTC, datetime
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 import yaml
 from msgspec import Raw
+from rich.console import Console
 
 from dmpd.cli import ctl_devices, dmpctl, showing
 from dmpd.cloud_registry import devices, query
@@ -204,7 +206,7 @@ def test_bad_arguments_are_named(tmp_path, capsys, words, sentence):
     assert sentence in capsys.readouterr().err
 
 
-def test_watch_looks_again_until_ctrl_c(lan, config, capsys, monkeypatch):
+def test_watch_looks_again_until_ctrl_c(lan, config, capsys):
     looks = []
 
     def sleep(wait_s):
@@ -212,7 +214,6 @@ def test_watch_looks_again_until_ctrl_c(lan, config, capsys, monkeypatch):
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(showing.time, "sleep", sleep)
     args = dmpctl_args("devices", config, "--json", "--watch", "0.5")
     assert showing.show(args, lambda _: showing.View([1], lambda: "x"), sleep=sleep) == exit_codes.OK
     assert looks == [0.5] * 3
@@ -232,6 +233,29 @@ def test_watch_outlives_an_absent_database(config, capsys):
     assert showing.show(args, lambda _: showing.View([], lambda: "x"), sleep=sleep) == exit_codes.OK
     assert looks == [showing.WATCH_S] * 2
     assert capsys.readouterr().err.count("/nonexistent") >= 2
+
+
+def test_watch_on_a_terminal_draws_one_screen(lan, config, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(showing.tables, "console", lambda: Console(file=screen, force_terminal=True, width=60))
+    monkeypatch.setattr(showing.sys.stdout, "isatty", lambda: True)
+    views = iter([showing.View([], lambda: "first"), showing.NothingToShowError("gone", 1), KeyboardInterrupt()])
+    looks = []
+
+    def look(_):
+        view = next(views)
+        if isinstance(view, showing.View):
+            return view
+        raise view
+
+    args = dmpctl_args("devices", config, "--watch")
+    assert showing.show(args, look, sleep=looks.append) == exit_codes.OK
+    said = screen.getvalue()
+    assert said.startswith("\x1b[?1049h"), "the other screen"
+    assert said.endswith("\x1b[?25h\x1b[?1049l"), "and back, with the cursor"
+    assert "first" in said
+    assert "gone" in said
+    assert looks == [showing.WATCH_S] * 2
 
 
 def dmpctl_args(command, config, *words):

@@ -87,7 +87,7 @@ LETTER = LastLetter(place="2 17", at=WRITTEN + timedelta(seconds=5), reason="ran
         (why(device(), rae(), kafka(lag=9, pending_complete=False)), "9 records wait in partition 3, none of those"),
         (
             why(device(), rae(), kafka(lag=9, pending=[Pending(offset=50, kind="change", rev=8)])),
-            "1 newer record of this device lie in Kafka and wait (the last: change at offset 50).",
+            "1 newer record of this device waits in Kafka (the last: change at offset 50).",
         ),
         (
             why(device(), rae(), kafka(letter=LETTER)),

@@ -5,8 +5,10 @@ Up: the worker's state, verdicts, records to produce, where it has released to.
 Messages keep their borders and their order; the kernel orders the ring's memory with them. Positions are the ring's.
 """
 
+import fcntl
 import socket
 import struct
+import termios
 from typing import Final, Literal
 
 import msgspec
@@ -14,6 +16,8 @@ import msgspec
 from dmpd.stream.frames import Position
 
 _PUBLISHED: Final = struct.Struct("<QI")
+_NOTHING: Final = bytes(struct.calcsize("i"))
+"""What the kernel answers when no bytes wait to be read."""
 EMIT_BYTES_MAX: Final = 128 * 1024
 """Largest key plus value of one emitted record: it must fit a socket's buffer."""
 _DETAIL_CHARS_MAX: Final = 2000
@@ -126,25 +130,32 @@ class WorkerEnd:
         self.records_max: int | None = None
         """As last told by the parent; None = nothing was told yet."""
 
-    def published(self, known: int, *, wait: bool) -> int:
-        """The newest end of what is published, at least ``known``; ``wait`` blocks until it is more than that.
+    def published(self, known: int, *, wait: bool, ask: bool = True) -> int:
+        """The newest end of what is published, at least ``known``.
+
+        ``wait`` blocks until the parent says something; ``ask``: it may have said more, else that is left for later.
 
         Raises:
             ChannelClosedError: The parent let go: end.
         """
-        newest = known
-        while True:
-            flags = 0 if wait and newest == known else socket.MSG_DONTWAIT
-            try:
-                data = self._socket.recv(_PUBLISHED.size, flags)
-            except BlockingIOError:
-                return newest
-            except ConnectionResetError as error:
-                raise ChannelClosedError from error
-            if not data:
-                raise ChannelClosedError
-            position, self.records_max = _PUBLISHED.unpack(data)
-            newest = max(newest, position)
+        newest = max(known, self._receive()) if wait else known
+        while ask and self._has_words():
+            newest = max(newest, self._receive())
+        return newest
+
+    def _has_words(self) -> bool:
+        return fcntl.ioctl(self._socket, termios.FIONREAD, _NOTHING) != _NOTHING
+
+    def _receive(self) -> int:
+        try:
+            data = self._socket.recv(_PUBLISHED.size)
+        except ConnectionResetError as error:
+            raise ChannelClosedError from error
+        if not data:
+            raise ChannelClosedError
+        position: int
+        position, self.records_max = _PUBLISHED.unpack(data)
+        return position
 
     def send(self, message: Upward) -> None:
         """Blocks while the parent does not read. Raises ``ChannelClosedError`` when it is gone."""

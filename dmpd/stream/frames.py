@@ -6,7 +6,7 @@ neither Kafka's client nor the ring.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import count, repeat
 from typing import Final, NamedTuple
 
 import msgspec
@@ -87,12 +87,15 @@ def record_at(frame: Frame, index: int) -> Record:
     )
 
 
-def records(frame: Frame) -> list[Record]:
-    """All records of the frame; none if it is skipped."""
-    if frame.skipped:
+def records(payload: bytes | bytearray | memoryview) -> list[Record]:
+    """All records of a packed frame, none if it is skipped. Raises ``msgspec.DecodeError`` if it is no frame."""
+    packed = _DECODER.decode(payload)
+    if packed.skipped:
         return []
-    headers = repeat(()) if frame.headers is None else [own or () for own in frame.headers]
-    return list(map(Record, frame.offsets, frame.timestamps_ms, frame.keys, frame.values, headers))
+    first = packed.offsets
+    offsets = count(first) if isinstance(first, int) else first
+    headers = repeat(()) if packed.headers is None else [own or () for own in packed.headers]
+    return list(map(Record, offsets, packed.timestamps_ms, packed.keys, packed.values, headers))
 
 
 def split(frame: Frame, *, piece_bytes_max: int, record_bytes_max: int) -> Iterator[Frame]:

@@ -4,7 +4,7 @@ Parent's thread only. The client's callbacks run inside its calls, so partitions
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Message
@@ -33,6 +33,9 @@ class Intake:
         self._outgoing: Final = outgoing
         self._records_max: Final = settings.consume_records_max
         self._record_bytes_max: Final = settings.max_record_bytes
+        self._epochs: dict[int, int] | None = None
+        """Of the assignments as they are now; None = not known since one changed."""
+        self._count = 0
 
     def fetch(self, consumer: StreamConsumer, timeout_s: float, *, is_draining: bool) -> list[Partition]:
         """Take what there is, waiting for the first record up to ``timeout_s``; returns whose rings got something.
@@ -43,9 +46,12 @@ class Intake:
         first = consumer.poll(timeout_s)
         if first is None:
             return []
-        epochs = self._current_epochs()
+        epochs = self._epochs
+        if epochs is None:
+            epochs = self._epochs = self._current_epochs()
         records, errors = errors_apart([first, *consumer.consume(self._records_max)])
-        now = self._current_epochs()
+        # What came in the call that changed an assignment is nobody's.
+        now = epochs if self._epochs is epochs else self._current_epochs()
         for message in errors:
             self._on_error(message, consumer, is_draining=is_draining)
         placed = []
@@ -57,25 +63,36 @@ class Intake:
                 self._drop_foreign(number, len(group), consumer)
         return placed
 
+    def forget_epochs(self) -> None:
+        """Call it whenever a partition came, went or began anew."""
+        self._epochs = None
+
+    def take_count(self) -> int:
+        """How many records were placed since the last call."""
+        count, self._count = self._count, 0
+        return count
+
     def _current_epochs(self) -> dict[int, int]:
         return {number: partition.epoch for number, partition in self._partitions.items()}
 
-    def _place(self, partition: Partition, messages: list[Message]) -> None:
+    def _place(self, partition: Partition, messages: Sequence[Message]) -> None:
         frame = frame_of(messages)
-        lost = partition.take_loss(frame.offsets[0])
-        if lost:
-            metrics.LOST.inc(lost)
-            _log.error(
-                "partition %d: Kafka no longer has %d offsets before %d", partition.number, lost, frame.offsets[0]
-            )
+        if partition.lost_from is not None:
+            self._tell_loss(partition, frame.offsets[0])
         before = partition.ledger.placed_records
         for oversized in partition.place(frame):
             self._outgoing.give_up_oversized(partition, oversized, limit_bytes=self._record_bytes_max)
         partition.tell_worker()
         placed = partition.ledger.placed_records - before
-        metrics.RECORDS.inc(placed)
+        self._count += placed
         if placed < len(messages):
             metrics.REFUSED.inc(len(messages) - placed)
+
+    def _tell_loss(self, partition: Partition, first_offset: int) -> None:
+        lost = partition.take_loss(first_offset)
+        if lost:
+            metrics.LOST.inc(lost)
+            _log.error("partition %d: Kafka no longer has %d offsets before %d", partition.number, lost, first_offset)
 
     def _drop_foreign(self, number: int, count: int, consumer: StreamConsumer) -> None:
         """Records that came in the same call as a new assignment: which one they belong to cannot be known."""

@@ -58,7 +58,8 @@ class Ledger:
         self.released_records = 0
         """Records released in all."""
         self._published = 0
-        self._frames: deque[_Placed] = deque()
+        self.frames: deque[_Placed] = deque()
+        """Those that the frontier has not passed whole; changed only here."""
         self._by_position: dict[int, _Placed] = {}
         self._holds: list[tuple[Position, int]] = []
         self._ended_holds: set[int] = set()
@@ -74,7 +75,7 @@ class Ledger:
         assert self._published <= position < end, (self._published, position, end)
         assert len(offsets) > 0
         placed = _Placed(position, end, offsets, first=self.placed_records, skipped=skipped)
-        self._frames.append(placed)
+        self.frames.append(placed)
         self._by_position[position] = placed
         self._published = end
         self.open_records += len(offsets)
@@ -128,18 +129,13 @@ class Ledger:
         return len(self._holds) - len(self._ended_holds)
 
     @property
-    def frames(self) -> int:
-        """How many frames the frontier has not passed whole."""
-        return len(self._frames)
-
-    @property
     def placed_records(self) -> int:
         return self.passed_records + self.open_records
 
     @property
     def is_complete(self) -> bool:
         """Whether the frontier has reached the end of what was placed."""
-        return not self._frames and not self.holds
+        return not self.frames and not self.holds
 
     @property
     def is_released(self) -> bool:
@@ -176,7 +172,7 @@ class Ledger:
 
     def _unreleased(self) -> Iterator[tuple[_Placed, int]]:
         """Frames for the worker that are not released whole, and how many records of each are."""
-        for frame in self._frames:
+        for frame in self.frames:
             if frame.end > self.released.frame and not frame.skipped:
                 yield frame, self.released.nth if frame.position == self.released.frame else 0
 
@@ -194,12 +190,12 @@ class Ledger:
             return
         passed_before = self.passed_records
         before = self.frontier
-        while self._frames and self._frames[0].end <= frontier.frame:
-            frame = self._frames.popleft()
+        while self.frames and self.frames[0].end <= frontier.frame:
+            frame = self.frames.popleft()
             del self._by_position[frame.position]
             self._pass(frame, before, len(frame.offsets))
         if frontier.nth:
-            self._pass(self._frames[0], before, frontier.nth)
+            self._pass(self.frames[0], before, frontier.nth)
         self.open_records -= self.passed_records - passed_before
         self.frontier = frontier
 

@@ -1,6 +1,6 @@
 """What one call of the Kafka client gives, sorted out: pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -10,9 +10,11 @@ partition_of: Final[Any] = Message.partition
 """As a key: the method itself, not a lambda, is half the cost. It is None only for errors of no partition."""
 
 
-def by_partition(messages: Iterable[Message]) -> dict[int, list[Message]]:
+def by_partition(messages: Sequence[Message]) -> dict[int, Sequence[Message]]:
     """Each partition's, in their order. What the client gives at once is a run per partition, mostly."""
-    groups: dict[int, list[Message]] = {}
+    if len(messages) == 1:
+        return {partition_of(messages[0]): messages}
+    groups: dict[int, Any] = {}
     for number, run in groupby(messages, key=partition_of):
         groups.setdefault(number, []).extend(run)
     return groups

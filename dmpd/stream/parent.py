@@ -1,13 +1,14 @@
 """The parent's loop: Kafka on one side, rings and workers on the other, one thread, nothing in it waits for a sink.
 
-One turn: take what Kafka has, place it, hear the workers, hand on dead letters, free and commit up to the frontier,
-pause and resume. What is decided stands in pure files (flow, ledger, committer); this one moves it.
+One turn: take what Kafka has, place it, tell the workers. Every few milliseconds a round: hear the workers, hand on
+dead letters, free what the frontier has passed, pause and resume. Less often a look at all of it: commit, heal. What is
+decided stands in pure files (flow, ledger, committer); this one moves it.
 """
 
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import KafkaException
@@ -41,9 +42,12 @@ _IDLE_POLL_S: Final = 0.05
 """Also bounds how late a signal or a worker's death is seen; above 0.2 s the client would not wake for signals."""
 _BUSY_POLL_S: Final = 0.005
 """While a ring waits for space or a drain for its end."""
-_LISTEN_EVERY_S: Final = 0.005
+_ROUND_EVERY_S: Final = 0.02
+"""Between two rounds: what they do is dear where records trickle in (cold caches), and no record waits for it."""
+_BUSY_ROUND_EVERY_S: Final = 0.005
+"""The same while a partition waits for space, or something for the producer."""
 _LOOK_EVERY_S: Final = 0.05
-"""Between two looks at every partition. Those that get records or whose worker speaks are seen to in each turn."""
+"""Between two looks at every partition. Those that get records or whose worker speaks are seen to in each round."""
 _LOOK_AT_REST_EVERY_S: Final = 0.25
 """The same while no record comes, nobody speaks and nothing is on its way: with 48 partitions a look costs 0.5 ms."""
 _STATUS_EVERY_S: Final = 0.5
@@ -105,9 +109,10 @@ class Parent:
         self._stop_watch = StopWatch(lifecycle, timeout_s=settings.drain_timeout_s, remainder=self._remainder)
         self._has_joined = False
         self._is_leaving = False
-        self._listen_at_s = self._look_at_s = 0.0
-        self._placed: list[Partition] = []
-        """Those that got records in this turn."""
+        self._round_at_s = self._look_at_s = 0.0
+        self._placed: set[Partition] = set()
+        """Those that got records since the last round."""
+        self._is_all_paused = self._waits_for_space = False
         self._status_at_s = 0.0
 
     def run(self) -> int:
@@ -137,27 +142,30 @@ class Parent:
     # One turn
 
     def _turn(self, now_s: float) -> None:
-        self._placed = []
-        self._fetch_or_rebuild(now_s)
+        placed = self._fetch_or_rebuild(now_s)
         now_s = time.monotonic()  # the client may have waited
-        spoken = self._listen(now_s)
+        self._placed.update(placed)
+        if now_s >= self._round_at_s or self._drain is not None:
+            self._round(now_s)
+        elif any(p.is_full for p in placed):
+            self._settle(placed, now_s)
+
+    def _round(self, now_s: float) -> None:
+        """Not in every turn: what workers say frees space and is committed, and no record waits for that."""
+        spoken = self._workers.listen(self._partitions)
         self._pump(now_s)
         if now_s >= self._look_at_s or self._drain is not None or any(p.wants_care for p in spoken):
             self._look_after_all(now_s)
             self._look_at_s = now_s + (_LOOK_AT_REST_EVERY_S if self._is_at_rest else _LOOK_EVERY_S)
         else:
-            self._settle(dict.fromkeys([*spoken, *self._placed]), now_s)
+            self._settle(self._placed.union(spoken), now_s)
+        self._placed.clear()
+        is_busy = self._waits_for_space or self._outgoing.backlog > 0
+        self._round_at_s = now_s + (_BUSY_ROUND_EVERY_S if is_busy else _ROUND_EVERY_S)
         if now_s - self._status_at_s >= _STATUS_EVERY_S:
             self._status_at_s = now_s
             self._keep_watch(now_s)
             self._report(now_s)
-
-    def _listen(self, now_s: float) -> list[Partition]:
-        """Not in every turn: what workers say frees space and is committed, and no record waits for that."""
-        if now_s < self._listen_at_s and self._drain is None:
-            return []
-        self._listen_at_s = now_s + _LISTEN_EVERY_S
-        return self._workers.listen(self._partitions)
 
     @property
     def _is_at_rest(self) -> bool:
@@ -171,21 +179,21 @@ class Parent:
         if self._outgoing.fatal is not None:
             raise StreamFailedError(f"the producer of dead letters failed: {self._outgoing.fatal}")
         self._settle(self._partitions.values(), now_s)
+        metrics.RECORDS.inc(self._intake.take_count())
         self._commit(now_s)
 
-    def _fetch_or_rebuild(self, now_s: float) -> None:
-        """Take what Kafka has; a client that failed for good is replaced by another, with backoff."""
+    def _fetch_or_rebuild(self, now_s: float) -> Collection[Partition]:
+        """Take what Kafka has, returns whose it was; a client that failed for good is replaced, with backoff."""
         if self._consumer is None:
             workers.wait((), _IDLE_POLL_S)
             if now_s >= self._rebuild_at_s and self._drain is None:
                 self._join()
-            return
+            return ()
         try:
-            self._fetch()
-            if self._partitions and self._committer.has_committed:
-                self._rebuild_backoff.reset()
+            return self._intake.fetch(self._consumer, self._poll_timeout_s(), is_draining=self._drain is not None)
         except (ClientFailedError, KafkaException) as error:
             self._abandon(error, now_s)
+            return ()
 
     def _join(self) -> None:
         self._consumer = StreamConsumer(self._kafka, self._settings, self)
@@ -263,24 +271,21 @@ class Parent:
             if self._drain is not None:
                 self._consumer.pause([number])
 
-    def _fetch(self) -> None:
-        assert self._consumer is not None
-        self._placed = self._intake.fetch(self._consumer, self._poll_timeout_s(), is_draining=self._drain is not None)
-
     def _poll_timeout_s(self) -> float:
         """How long to wait for Kafka; before that, for the workers, if all is paused and only they can change that."""
-        partitions = self._partitions.values()
-        if self._drain is not None or self._throttle.is_all_paused:
+        if self._drain is not None or self._is_all_paused:
             # While workers are not heard, what they said would end a wait for them at once, again and again.
             if self._outgoing.is_full:
                 self._outgoing.wait(_BUSY_POLL_S)
             else:
-                workers.wait(partitions, _BUSY_POLL_S)
+                workers.wait(self._partitions.values(), _BUSY_POLL_S)
             return 0.0
-        return _BUSY_POLL_S if any(p.waits_for_space for p in partitions) else _IDLE_POLL_S
+        return _BUSY_POLL_S if self._waits_for_space else _IDLE_POLL_S
 
-    def _settle(self, partitions: Iterable[Partition], now_s: float) -> None:
+    def _settle(self, partitions: Collection[Partition], now_s: float) -> None:
         self._throttle.settle(partitions, self._consumer, now_s, is_draining=self._drain is not None)
+        self._is_all_paused = self._throttle.is_all_paused
+        self._waits_for_space = any(p.waits_for_space for p in self._partitions.values())
 
     # Commits
 
@@ -299,6 +304,8 @@ class Parent:
 
     def on_committed(self, taken: Mapping[int, int], *, asked: Mapping[int, int]) -> None:
         self._committer.answered(asked, taken)
+        if self._partitions and self._committer.has_committed:
+            self._rebuild_backoff.reset()
 
     # Assignments; called inside the consumer's calls
 
@@ -313,7 +320,6 @@ class Parent:
         if next_offsets:
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
         self._has_joined = True
-        self._look_at_s = 0.0
         self._report(time.monotonic())
 
     def _begin(self, number: int, next_offset: int | None) -> Partition:
@@ -322,6 +328,7 @@ class Parent:
         self._epochs += 1
         fresh = Partition(number, epoch=self._epochs, next_offset=next_offset, settings=self._settings)
         self._partitions[number] = fresh
+        self._note_change()
         return fresh
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
@@ -362,6 +369,13 @@ class Parent:
             if partition is not None:
                 self._workers.kill([partition])
                 partition.close()
+                self._placed.discard(partition)
+                self._note_change()
+
+    def _note_change(self) -> None:
+        """What was known of all partitions is to be seen anew in this turn."""
+        self._intake.forget_epochs()
+        self._round_at_s = self._look_at_s = 0.0
 
     # The end
 

@@ -59,6 +59,8 @@ class Partition:
         self.ages: Final = Ages()
         self.next_to_place = next_offset
         """Offset that is expected next; what comes below it was placed already. None = any."""
+        self.is_full = False
+        """Whether what was placed last reached the mark, or did not fit: nothing more is to be fetched."""
         self.lost_from: int | None = None
         """Set when Kafka no longer has ``next_to_place``: what comes next tells how much was lost."""
         self.lost_offsets = 0
@@ -95,7 +97,7 @@ class Partition:
     @property
     def used_bytes(self) -> int:
         """What the marks bound: what its records take, or, where records trickle in, the books about their frames."""
-        return max(self.ring.used_bytes + self.held_bytes, self.ledger.frames * FRAME_BYTES_MIN)
+        return max(self.ring.published - self.ring.freed + self.held_bytes, len(self.ledger.frames) * FRAME_BYTES_MIN)
 
     @property
     def wants_care(self) -> bool:
@@ -106,6 +108,11 @@ class Partition:
     def is_at_rest(self) -> bool:
         """Whether its worker has nothing to do, and is there to do what comes."""
         return self.life is not None and self.ledger.is_complete
+
+    @property
+    def has_idle_worker(self) -> bool:
+        """Whether its worker is done with all that it was told of: it says nothing before it is told more."""
+        return self.life is not None and self.ledger.released.frame >= self.life.told
 
     @property
     def waits_for_space(self) -> bool:
@@ -140,7 +147,7 @@ class Partition:
         return 0.0 if self._waiting_since_s is None else now_s - self._waiting_since_s
 
     def note_progress(self, now_s: float) -> None:
-        """Measure how old what lies here is and how fast the worker; let no more in than that one drains in time."""
+        """Once a round: how old is what lies here, how fast is the worker; let in only what it drains in time."""
         published, frontier = self.ring.published, self.ledger.frontier.frame
         if published == self._all_done_at:
             return
@@ -167,9 +174,11 @@ class Partition:
         """Put the records of one turn into the ring; from the first that does not fit on, they are dropped."""
         if self.flow.seek_offset is not None:
             return ()
-        frame = self._without_placed(frame)
-        if not frame.offsets:
-            return ()
+        expected = self.next_to_place
+        if expected is not None and frame.offsets[0] < expected:
+            frame = frames.from_offset(frame, expected)
+            if not frame.offsets:
+                return ()
         payload = frames.encode(frame)
         if len(payload) <= self._record_bytes_max:
             self._put(frame, payload)
@@ -252,12 +261,6 @@ class Partition:
             "lost_offsets": self.lost_offsets,
         }
 
-    def _without_placed(self, frame: Frame) -> Frame:
-        first, expected = frame.offsets[0], self.next_to_place
-        if expected is None or first >= expected:
-            return frame
-        return frames.from_offset(frame, expected)
-
     def _place_pieces(self, frame: Frame) -> list[OversizedRecord]:
         oversized: list[OversizedRecord] = []
         limit = self._record_bytes_max
@@ -279,12 +282,13 @@ class Partition:
         return oversized
 
     def _put(self, frame: Frame, payload: bytes | bytearray) -> int | None:
-        position = None
-        if self.flow.fits(self.used_bytes, ring.frame_bytes(len(payload))):
-            position = self.ring.write(payload)
+        used_bytes, size_bytes = self.used_bytes, ring.frame_bytes(len(payload))
+        position = self.ring.write(payload) if self.flow.fits(used_bytes, size_bytes) else None
         if position is None:
             self.flow.refuse(frame.offsets[0])
+            self.is_full = True
             return None
+        self.is_full = used_bytes + size_bytes >= self.flow.marks.high_bytes
         self.ledger.place(position, self.ring.published, frame.offsets, skipped=frame.skipped)
         self.next_to_place = frame.offsets[-1] + 1
         self.ages.put(frame.timestamps_ms[0])

@@ -19,6 +19,7 @@ import struct
 from typing import Final
 
 _HEADER: Final = struct.Struct("<II")
+_HEADER_BYTES: Final = _HEADER.size
 _ALIGNMENT: Final = 8
 _PADDING_LENGTH: Final = 0xFFFF_FFFF
 
@@ -49,7 +50,7 @@ def create_memory(capacity_bytes: int) -> int:
 
 def frame_bytes(payload_bytes: int) -> int:
     """Bytes that a payload takes in the ring."""
-    return (_HEADER.size + payload_bytes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+    return (_HEADER_BYTES + payload_bytes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
 
 
 def _check(position: int, length: int) -> int:
@@ -73,7 +74,7 @@ class Ring:
     @property
     def payload_bytes_max(self) -> int:
         """Largest payload that always fits into an empty ring, wherever its position stands."""
-        return self.capacity_bytes // 2 - 2 * _HEADER.size
+        return self.capacity_bytes // 2 - 2 * _HEADER_BYTES
 
     def read(self, position: int) -> tuple[memoryview, int, int]:
         """Return the payload of the first frame at or after ``position``, that frame's position, and the next one's.
@@ -88,7 +89,7 @@ class Ring:
             position += self.capacity_bytes - position % self.capacity_bytes
             length, check = self._header(position)
         index = position % self.capacity_bytes
-        start = index + _HEADER.size
+        start = index + _HEADER_BYTES
         if check != _check(position, length) or start + length > self.capacity_bytes:
             raise RingCorruptedError(position, length, check)
         return self._view[start : start + length], position, position + frame_bytes(length)
@@ -101,12 +102,6 @@ class Ring:
         if length == _PADDING_LENGTH and check != _check(position, length):
             raise RingCorruptedError(position, length, check)
         return length, check
-
-    def _write(self, position: int, payload: bytes | bytearray) -> None:
-        index = position % self.capacity_bytes
-        start = index + _HEADER.size
-        self._view[start : start + len(payload)] = payload
-        _HEADER.pack_into(self._view, index, len(payload), _check(position, len(payload)))
 
     def _write_padding(self, position: int) -> None:
         index = position % self.capacity_bytes
@@ -132,15 +127,19 @@ class RingProducer(Ring):
 
     def write(self, payload: bytes | bytearray) -> int | None:
         """Append a frame. Returns its position, or None (and nothing changes) if it does not fit now."""
-        size = frame_bytes(len(payload))
-        to_end = self.capacity_bytes - self.published % self.capacity_bytes
-        padding = to_end if size > to_end else 0
-        if self.used_bytes + padding + size > self.capacity_bytes:
+        length = len(payload)
+        size = frame_bytes(length)
+        position, capacity = self.published, self.capacity_bytes
+        index = position % capacity
+        padding = capacity - index if size > capacity - index else 0
+        if position - self.freed + padding + size > capacity:
             return None
         if padding:
-            self._write_padding(self.published)
-        position = self.published + padding
-        self._write(position, payload)
+            self._write_padding(position)
+            position, index = position + padding, 0
+        start = index + _HEADER_BYTES
+        self._view[start : start + length] = payload
+        _HEADER.pack_into(self._view, index, length, _check(position, length))
         self.published = position + size
         return position
 

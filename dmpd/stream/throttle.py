@@ -23,12 +23,10 @@ class Throttle:
         self, partitions: Iterable[Partition], consumer: StreamConsumer | None, now_s: float, *, is_draining: bool
     ) -> None:
         """Give back what the frontier has passed; pause who is full; resume who has room (not while draining)."""
-        pause, resume = [], []
+        pause, resume, passed = [], [], 0
         for partition in partitions:
             partition.note_progress(now_s)
-            passed = partition.free()
-            if passed:  # most look-arounds find most partitions idle
-                metrics.PASSED.inc(passed)
+            passed += partition.free()
             if is_draining:
                 continue
             used_bytes = partition.used_bytes
@@ -37,12 +35,15 @@ class Throttle:
                 pause.append(partition)
             elif not partition.standstill.holds_fetching and partition.flow.wants_resume(used_bytes):
                 resume.append(partition)
+        if passed:
+            metrics.PASSED.inc(passed)
         if consumer is None:
             return
         for partition in pause:
             partition.flow.pause(now_s)
             metrics.PAUSES.inc(not partition.standstill.holds_fetching)
-        consumer.pause([p.number for p in pause])
+        if pause:
+            consumer.pause([p.number for p in pause])
         if resume:
             self._resume(resume, consumer, now_s)
 

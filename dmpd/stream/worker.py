@@ -5,6 +5,7 @@ Runs in a fork of the fork server. Ends by the channel's end, by the handler's e
 
 import logging
 import socket
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -21,6 +22,10 @@ _log = logging.getLogger(__name__)
 
 EXIT_ENDED: Final = 0
 EXIT_FAILED: Final = 70
+_QUICK_S: Final = 0.001
+_UNASKED_MAX: Final = 8
+"""After a batch that was quick nothing new is likely, and where records trickle in to ask costs a quarter of a batch:
+so only before every so many of those."""
 
 
 class Bounds(NamedTuple):
@@ -76,7 +81,7 @@ class BatchReader:
     def _decoded(self, at: int, payload: memoryview) -> list[Record]:
         if self._cached is None or self._cached[0] != at:
             try:
-                self._cached = (at, frames.records(frames.decode(payload)))
+                self._cached = (at, frames.records(payload))
             except (msgspec.DecodeError, ValueError) as error:
                 raise RingCorruptedError(at, len(payload), -1) from error
         return self._cached[1]
@@ -139,15 +144,23 @@ def run(
 
 def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
     published = reader.position.frame
+    is_quick, unasked = False, 0
     while True:
-        published = channel.published(published, wait=published <= reader.position.frame)
+        is_behind = published > reader.position.frame
+        if is_behind or not is_quick or unasked == _UNASKED_MAX:
+            unasked = 0
+        else:
+            unasked += 1
+        published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
+        began_s = time.monotonic()
         spans = reader.take(published, channel.records_max)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))
         channel.released_to(reader.position)
+        is_quick = time.monotonic() - began_s < _QUICK_S
 
 
 def _tell_failure(channel: WorkerEnd, partition: int, error: Exception) -> None:

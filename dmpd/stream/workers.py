@@ -70,6 +70,8 @@ class Workers:
         for _ in range(_MESSAGES_PER_TURN_MAX):
             if partition.life is None or self._is_deaf or partition.standstill.is_due or not self._hear_one(partition):
                 return
+            if partition.has_idle_worker:
+                return  # to ask for more costs more than all the rest; a look does
 
     def finish_batches(self, partitions: list[Partition], timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
         """Wait until each worker has released the batch it is in, or is done, or dead; at most ``timeout_s``."""

@@ -30,7 +30,9 @@ class Operated(Simulation):
             request = Request(verb, Target(partition=number))
             partitions = self.parent._partitions
             result = self.parent._operations._carry_out(request, partitions, is_draining=False)[number]
-            self.parent._look_at_s = 0.0  # orders are carried out in a look, and it goes on from there
+            self.parent._round_at_s = self.parent._look_at_s = (
+                0.0  # orders are carried out in a look, and it goes on from there
+            )
             self.skips += result.changed and verb == "skip"
             self.pauses += result.changed and verb == "pause"
 

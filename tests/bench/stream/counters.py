@@ -33,6 +33,9 @@ class Counters:
         self._words[at + _BYTES] += size_bytes
         self._words[at + _LAST_NS] = now_ns
 
+    def count(self, partition: int, records: int) -> None:
+        self._words[partition * _WORDS + _COUNT] += records
+
     def counts(self) -> list[int]:
         """Records handled, by partition."""
         return [self._of(n, _COUNT) for n in range(PARTITIONS_MAX)]

@@ -90,7 +90,7 @@ def placed(parent, partition):
 def test_records_go_to_their_partitions(parent):
     parent._consumer.first = record(0, 5)
     parent._consumer.rest = [record(1, 0), record(0, 6)]
-    parent._fetch()
+    parent._fetch_or_rebuild(0.0)
     assert (placed(parent, 0), placed(parent, 1)) == (2, 1)
 
 
@@ -103,20 +103,20 @@ def test_a_record_of_a_revoked_and_reassigned_partition_is_dropped_and_fetched_a
     parent._consumer.first = record(0, 5)
     parent._consumer.during_consume = rebalance
     parent._consumer.rest = [record(0, 6), record(1, 0)]
-    parent._fetch()
+    parent._fetch_or_rebuild(0.0)
     assert (placed(parent, 0), placed(parent, 1)) == (0, 1)
     assert parent._consumer.sought == [(0, target)]
     parent._consumer.during_consume = lambda: None
     parent._consumer.first = record(0, 3)
     parent._consumer.rest = []
-    parent._fetch()
+    parent._fetch_or_rebuild(0.0)
     assert placed(parent, 0) == 1
 
 
 def test_a_record_of_a_partition_that_is_gone_is_dropped(parent):
     parent._consumer.first = record(0, 5)
     parent._consumer.during_consume = lambda: parent.on_lost([0])
-    parent._fetch()
+    parent._fetch_or_rebuild(0.0)
     assert list(parent._partitions) == [1]
     assert parent._consumer.sought == []
 
@@ -124,7 +124,7 @@ def test_a_record_of_a_partition_that_is_gone_is_dropped(parent):
 def test_late_answers_of_an_earlier_assignment_commit_nothing(parent):
     """A zombie's commit is accepted by the broker: only current assignments are ever candidates."""
     parent._consumer.first = record(0, 5)
-    parent._fetch()
+    parent._fetch_or_rebuild(0.0)
     old = parent._partitions[0].ledger
     parent.on_lost([0])
     parent.on_assigned({0: 900})

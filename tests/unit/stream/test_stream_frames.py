@@ -43,8 +43,9 @@ def comparable(records):
 @given(RECORDS)
 def test_records_come_back_as_they_were(records):
     frame, expected = frame_from(records)
-    decoded = frames.decode(frames.encode(frame))
-    assert comparable(frames.records(decoded)) == comparable(expected)
+    packed = bytes(frames.encode(frame))
+    assert comparable(frames.records(packed)) == comparable(expected)
+    decoded = frames.decode(packed)
     assert comparable([frames.record_at(decoded, n) for n in range(len(expected))]) == comparable(expected)
 
 
@@ -52,9 +53,9 @@ def test_records_come_back_as_they_were(records):
 def test_pieces_are_the_frame_and_only_oversized_ones_stand_alone_beyond_the_limit(records, piece, limit):
     frame, expected = frame_from(records)
     pieces = list(frames.split(frame, piece_bytes_max=piece, record_bytes_max=limit))
-    assert comparable([r for one in pieces for r in frames.records(one)]) == comparable(expected)
+    assert comparable([r for one in pieces for r in frames.records(frames.encode(one))]) == comparable(expected)
     for one in pieces:
-        sizes = [frames.content_bytes(r.key, r.value, r.headers) for r in frames.records(one)]
+        sizes = [frames.content_bytes(r.key, r.value, r.headers) for r in frames.records(frames.encode(one))]
         assert frames.is_oversized(one, limit) == (max(sizes) > limit)
         assert len(sizes) == 1 or sum(sizes) <= max(piece, limit)
 
@@ -70,10 +71,10 @@ def test_a_record_that_is_not_oversized_fits_an_empty_ring(count, name_bytes, co
 
 def test_a_skipped_frame_offers_nothing_but_keeps_its_offsets():
     frame, _ = frame_from([Record(0, 1, b"k", b"v" * 1000, [("h", b"x")])] * 3)
-    kept = frames.decode(frames.encode(frames.without_content(frame)))
-    assert frames.records(kept) == []
-    assert kept.offsets == frame.offsets
-    assert len(frames.encode(kept)) < 60
+    packed = bytes(frames.encode(frames.without_content(frame)))
+    assert frames.records(packed) == []
+    assert frames.decode(packed).offsets == frame.offsets
+    assert len(packed) < 60
 
 
 @pytest.mark.parametrize(("offset", "left"), [(99, [100, 102, 104]), (101, [102, 104]), (102, [102, 104]), (105, [])])

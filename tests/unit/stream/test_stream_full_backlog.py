@@ -36,6 +36,7 @@ def test_a_paused_loop_waits_for_the_broker_instead_of_the_workers(monkeypatch):
     parent.on_assigned({0: 5})
     [partition] = parent._partitions.values()
     partition.flow.pause(0.0)
+    parent._settle([], 0.0)
     for _ in range(BACKLOG_MAX):
         parent._outgoing.emit(partition, Emit("t", b"k", b"v"))
     assert parent._poll_timeout_s() == 0

@@ -11,9 +11,12 @@ partition_of: Final[Any] = Message.partition
 
 
 def by_partition(messages: Sequence[Message]) -> dict[int, Sequence[Message]]:
-    """Each partition's, in their order. What the client gives at once is a run per partition, mostly."""
-    if len(messages) == 1:
-        return {partition_of(messages[0]): messages}
+    """Each partition's, in their order. What the client gives at once is of one partition, mostly, or a run of each."""
+    numbers = list(map(partition_of, messages))
+    if not numbers:
+        return {}
+    if numbers.count(numbers[0]) == len(numbers):
+        return {numbers[0]: messages}
     groups: dict[int, Any] = {}
     for number, run in groupby(messages, key=partition_of):
         groups.setdefault(number, []).extend(run)

@@ -46,7 +46,7 @@ _ROUND_EVERY_S: Final = 0.02
 """Between two rounds: what they do is dear where records trickle in (cold caches), and no record waits for it."""
 _BUSY_ROUND_EVERY_S: Final = 0.005
 """The same while a partition waits for space, or something for the producer."""
-_LOOK_EVERY_S: Final = 0.05
+_LOOK_EVERY_S: Final = 0.1
 """Between two looks at every partition. Those that get records or whose worker speaks are seen to in each round."""
 _LOOK_AT_REST_EVERY_S: Final = 0.25
 """The same while no record comes, nobody speaks and nothing is on its way: with 48 partitions a look costs 0.5 ms."""

@@ -49,7 +49,8 @@ class BatchReader:
     def __init__(self, ring: RingConsumer, start: Position, bounds: Bounds) -> None:
         self._ring = ring
         self._bounds = bounds
-        self._cached: tuple[int, list[Record]] | None = None
+        self._cut: tuple[int, list[Record]] | None = None
+        """A frame of which only a part was taken, and where it lies."""
         self.position = start
 
     def take(self, published: int, records_max: int | None = None) -> list[_Span]:
@@ -60,31 +61,39 @@ class BatchReader:
         """
         spans: list[_Span] = []
         records_left, bytes_left = self._bounds
-        if records_max is not None:
-            records_left = min(records_left, records_max)
-        while self.position.frame < published and records_left > 0:
-            payload, at, end = self._ring.read(self.position.frame)
+        if records_max is not None and records_max < records_left:
+            records_left = records_max
+        frame, nth = self.position
+        while frame < published and records_left > 0:
+            payload, at, end = self._ring.read(frame)
             if spans and len(payload) > bytes_left:
                 break
-            nth = self.position.nth if at == self.position.frame else 0
-            all_records = self._decoded(at, payload)
-            chosen = all_records[nth : nth + records_left]
+            if at != frame:  # behind a padding
+                frame, nth = at, 0
+            records = self._decoded(at, payload)
+            if nth or len(records) > records_left:
+                chosen = records[nth : nth + records_left]
+                self._cut = (at, records)
+            else:
+                chosen = records
             spans.append(_Span(at, nth, chosen))
             records_left -= len(chosen)
             bytes_left -= len(payload)
-            if nth + len(chosen) < len(all_records):
-                self.position = Position(at, nth + len(chosen))
+            if nth + len(chosen) < len(records):
+                nth += len(chosen)
                 break
-            self.position = Position(end, 0)
+            frame, nth = end, 0
+        self.position = Position(frame, nth)
         return spans
 
     def _decoded(self, at: int, payload: memoryview) -> list[Record]:
-        if self._cached is None or self._cached[0] != at:
-            try:
-                self._cached = (at, frames.records(payload))
-            except (msgspec.DecodeError, ValueError) as error:
-                raise RingCorruptedError(at, len(payload), -1) from error
-        return self._cached[1]
+        if self._cut is not None and self._cut[0] == at:
+            return self._cut[1]
+        self._cut = None
+        try:
+            return frames.records(payload)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise RingCorruptedError(at, len(payload), -1) from error
 
 
 class _ChannelOutput:

@@ -47,10 +47,9 @@ class Workers:
         return spoken
 
     def tend(self, partitions: Iterable[Partition], now_s: float) -> None:
-        """Look after all: hear what workers say, notice deaths, start who is missing, tell who is behind."""
+        """After ``listen``: notice deaths, start who is missing, tell who is behind."""
         partitions = list(partitions)
         for partition in partitions:
-            self.hear(partition)
             self._watch(partition, now_s)
             if partition.life is not None and partition.life.shows_death(now_s):
                 partition.life.kill()
@@ -71,7 +70,7 @@ class Workers:
             if partition.life is None or self._is_deaf or partition.standstill.is_due or not self._hear_one(partition):
                 return
             if partition.has_idle_worker:
-                return  # to ask for more costs more than all the rest; a look does
+                return  # to ask for more would cost more than all the rest
 
     def finish_batches(self, partitions: list[Partition], timeout_s: float, *, meanwhile: Callable[[], None]) -> None:
         """Wait until each worker has released the batch it is in, or is done, or dead; at most ``timeout_s``."""

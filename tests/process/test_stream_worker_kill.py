@@ -58,6 +58,7 @@ def test_no_kill_skips_or_reorders_a_record(tmp_path, server, kills, monkeypatch
     while killed < kills or not partition.ledger.is_complete:
         now_s = time.monotonic()
         assert now_s < deadline_s, f"seed {seed}: {killed} kills, {partition.ledger.open_records} records open"
+        workers.listen({partition.number: partition})
         workers.tend([partition], now_s)
         partition.free()
         if killed < kills:

@@ -68,6 +68,7 @@ class Rig:
 
     def turn(self, wait_s=0.005):
         now_s = time.monotonic()
+        self.workers.listen({self.partition.number: self.partition})
         self.workers.tend([self.partition], now_s)
         self.outgoing.pump(now_s)
         self.partition.free()

@@ -15,6 +15,12 @@ def test_each_partition_keeps_its_order_also_when_they_alternate():
     assert {number: [m.offset() for m in group] for number, group in found.items()} == {0: [1, 2, 3], 1: [7]}
 
 
+def test_those_of_one_partition_and_none_at_all():
+    given = [message(3, 1), message(3, 2)]
+    assert by_partition(given) == {3: given}
+    assert by_partition([]) == {}
+
+
 def test_errors_are_taken_out():
     broken = message(error=KafkaError(KafkaError._PARTITION_EOF))
     good = message(0, 1)

@@ -15,6 +15,7 @@ from dmpd.model.fold import Foldable, fold_all, fold_of
 from dmpd.model.messages import Change, Checkpoint, Closed, Event, Roster
 from dmpd.model.rae import apply_roster
 from dmpd.model.record import DeviceState
+from dmpd.model.running import SAID_MAX, Said
 from dmpd.stream.handler import Record
 
 
@@ -94,19 +95,48 @@ def newest(unit: Unit) -> tuple[int, int] | None:
     return highest
 
 
-def _history(row: DeviceRow | None, messages: Iterable[Foldable]) -> Iterable[EventRow]:
+def _history(row: DeviceRow | None, messages: Sequence[Foldable]) -> Iterable[EventRow]:
     """State by state what the messages say beyond ``row``: also what the fold went over."""
-    state: DeviceState | None = row.record.state if row is not None else None
+    said: list[Said] = []
+    last: DeviceState | None = None
+    end: EventRow | None = None
+    first = messages[0]
     for message in messages:
         if isinstance(message, Closed):
-            yield _event(message, "closed", {"reason": message.reason, "successor": message.successor})
-            return
+            end = _event(message, "closed", {"reason": message.reason, "successor": message.successor})
+            break
         if row is not None and (message.epoch, message.rev) < (row.epoch, row.rev + isinstance(message, Change)):
             continue
-        said = message.record.state if isinstance(message, Checkpoint) else message.patch.state
-        if said is not UNSET and said != state:
-            yield _event(message, "state", {"from": state, "to": said, "rev": message.rev, "cause": message.cause})
-            state = said
+        state = message.record.state if isinstance(message, Checkpoint) else message.patch.state
+        if state is not UNSET and state != last:
+            said.append(Said(message.at, message.seq or 0, message.rev, state, message.cause))
+            last, epoch = state, message.epoch
+    if said:
+        yield from state_event(first.rae, first.session, epoch, row.record.state if row is not None else None, said)
+    if end is not None:
+        yield end
+
+
+def state_event(
+    rae: str, session: str, epoch: int, before: DeviceState | None, said: Sequence[Said], unsaid: int = 0
+) -> Iterable[EventRow]:
+    """The event that tells of the states in ``said`` (no two equal ones in a row), after ``before``; none if no news.
+
+    ``unsaid`` is how many came before those in ``said``.
+
+    One event however many they are, because they come together only where a worker catches up. ``detail``: ``from``,
+    ``to``, ``rev`` and ``cause`` of the whole; if there were states between, also ``passed``, how many there were in
+    all, and ``way``, the last of them as ``[at, seq, rev, state, cause]``, oldest first, the new one included.
+    """
+    if said and said[0].state == before and not unsaid:
+        said = said[1:]
+    if not said:
+        return
+    last = said[-1]
+    detail: dict[str, object] = {"from": before, "to": last.state, "rev": last.rev, "cause": last.cause}
+    if len(said) > 1:
+        detail |= {"passed": unsaid + len(said), "way": said[-SAID_MAX:]}
+    yield EventRow(rae=rae, session=session, at=last.at, seq=last.seq, code="state", epoch=epoch, detail=detail)
 
 
 def _event(message: Foldable, code: str, detail: Mapping[str, object]) -> EventRow:

@@ -16,9 +16,10 @@ import msgspec
 
 from dmpd.cloud_registry import sink
 from dmpd.cloud_registry.asks import Asks, Teller
-from dmpd.cloud_registry.gather import Unit, chunks, gather
+from dmpd.cloud_registry.gather import Refuse, Unit, chunks, gather
 from dmpd.cloud_registry.patience import DataRefusedError, PatientDatabase
 from dmpd.cloud_registry.settings import WorkerSettings
+from dmpd.cloud_registry.straight_way import StraightWay
 from dmpd.runtime.database import Connection
 from dmpd.runtime.log import log_fields
 from dmpd.stream.handler import Handler, Output, Record
@@ -42,6 +43,7 @@ class CloudRegistryHandler:
         self._partition = partition
         self._settings = settings
         self._database = PatientDatabase(partition, settings, sleep=sleep)
+        self._straight = StraightWay(partition, settings, self._database)
         self._teller = Teller(random=random.random, new_id=lambda: uuid.uuid4().hex)
 
     def handle(self, records: Sequence[Record], output: Output) -> None:
@@ -53,27 +55,32 @@ class CloudRegistryHandler:
                 refused.add(record.offset)
                 output.invalid(record, reason, detail)
 
+        asks = Asks()
+        rest = self._straight.write(records, refuse, output)
+        if rest:
+            self._straight.forget(rest)
+            self._judge(rest, refuse, output, asks)
+        for said in self._teller.due(asks, now_s=time.monotonic(), at=datetime.now(UTC)):
+            output.emit(self._settings.cmd_topic, said.key, said.value)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _judge(self, records: Sequence[Record], refuse: Refuse, output: Output, asks: Asks) -> None:
+        """The full rules: every row is read and, under its lock, read again; one unit for each session."""
         units = gather(
             records,
             refuse,
             lambda rosters: self._read(lambda connection: sink.find_phantoms(connection, rosters), output, {}),
         )
-        asks = Asks()
         units = self._read(lambda connection: sink.leave_out_old(connection, units, asks), output, units)
         settings = self._settings
         for chunk in chunks(
             units, sessions_max=settings.transaction_sessions_max, bytes_max=settings.transaction_bytes_max
         ):
             self._write(chunk, refuse, output, asks)
-        for said in self._teller.due(asks, now_s=time.monotonic(), at=datetime.now(UTC)):
-            output.emit(settings.cmd_topic, said.key, said.value)
 
-    def close(self) -> None:
-        self._database.close()
-
-    def _write(
-        self, units: Sequence[Unit], refuse: Callable[[Record, str, str], None], output: Output, asks: Asks
-    ) -> None:
+    def _write(self, units: Sequence[Unit], refuse: Refuse, output: Output, asks: Asks) -> None:
         """Write all of ``units``; what the database refuses is halved, by units and then by steps, in order."""
         try:
             self._until_done(

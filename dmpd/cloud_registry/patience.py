@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import psycopg
 
 from dmpd.cloud_registry.settings import WorkerSettings
-from dmpd.cloud_registry.sink import RowAppearedError
+from dmpd.cloud_registry.sink import RowAppearedError, plan_every_time
 from dmpd.cloud_registry.sqlstate import Meaning, meaning_of, sentence
 from dmpd.cloud_registry.statements import PROBE
 from dmpd.cloud_registry.trial import Trial
@@ -45,6 +45,8 @@ class PatientDatabase:
         self._settings = settings
         self._sleep = sleep
         self._connection: Connection | None = None
+        self.connections_made = 0
+        """Whoever remembers what the database said forgets it when this changes: it may be another one now."""
         self._backoff = Backoff(settings.retry_first_s, settings.retry_max_s, random=random.random)
 
     def until_done(self, work: Callable[[Connection], _T], output: Output, *, is_single: bool = False) -> _T:
@@ -126,7 +128,9 @@ class PatientDatabase:
         if self._connection is None:
             connection = connect(self._settings.database, application=f"dmpd-cloud-registry-{self._partition}")
             connection.autocommit = True  # transactions are opened where they begin, and only there
+            plan_every_time(connection)
             self._connection = connection
+            self.connections_made += 1
         return self._connection
 
     def _drop_if_broken(self) -> None:

@@ -23,7 +23,7 @@ def check_bounds(message: Message, payload_bytes: int) -> None:
     Raises:
         InvalidMessageError: ``too_large``, ``range``, ``malformed`` or ``mismatch``.
     """
-    _check_instant(message.at)
+    check_instant(message.at)
     if isinstance(message, Change):
         _check_is_device(message)
         _check_content(message.patch, payload_bytes)
@@ -79,11 +79,11 @@ def _check_content(content: RecordPatch | DeviceRecord, payload_bytes: int) -> N
     if content.attributes is not UNSET:
         check_attributes(content.attributes, payload_bytes)
     if content.interfaces is not UNSET and content.interfaces:
-        _check_interfaces(content.interfaces)
+        check_interfaces(content.interfaces)
     if isinstance(content.first_seen, datetime):
-        _check_instant(content.first_seen)
+        check_instant(content.first_seen)
     if isinstance(content.onboarded_at, datetime):
-        _check_instant(content.onboarded_at)
+        check_instant(content.onboarded_at)
 
 
 def _check_unset(message: Change) -> None:
@@ -94,7 +94,7 @@ def _check_unset(message: Change) -> None:
             raise InvalidMessageError("malformed", f"attribute {name!r:.64} is both set and unset")
 
 
-def _check_interfaces(interfaces: Interfaces) -> None:
+def check_interfaces(interfaces: Interfaces) -> None:
     addresses = 0
     for interface in interfaces:
         addresses += (interface.ip4 is not None) + len(interface.ip6)
@@ -122,6 +122,6 @@ def _check_roster(roster: Roster) -> None:
         raise InvalidMessageError("range", "a session outside the roster's own range")
 
 
-def _check_instant(instant: datetime) -> None:
+def check_instant(instant: datetime) -> None:
     if not limits.YEAR_MIN <= instant.year <= limits.YEAR_MAX:
         raise InvalidMessageError("range", f"expected a year of {limits.YEAR_MIN} to {limits.YEAR_MAX}")

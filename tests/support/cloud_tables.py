@@ -52,7 +52,7 @@ def _told(events):
             continue
         before = detail["from"]
         assert len(detail["way"]) == detail["passed"], "told whole"
-        for each_at, state, rev, cause in detail["way"]:
+        for each_at, _, rev, state, cause in detail["way"]:
             key = (rae, session, datetime.fromisoformat(each_at), "state")
             assert key not in found, "told twice"
             found[key] = (before, state, rev, cause)

@@ -59,6 +59,11 @@ def handle_all(database, batches, **settings):
     assert output.refused == {}
 
 
+def always_by_full_rules(monkeypatch):
+    """Have no record take the straight way: what is locked, read and judged is what this test is about."""
+    monkeypatch.setattr("dmpd.cloud_registry.straight_way.scan", lambda records, *_: ({}, list(records)))
+
+
 @contextlib.contextmanager
 def migrated(database):
     """A connection in autocommit to ``database``, which then has the tables."""

@@ -15,7 +15,16 @@ from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from dmpd.model.topics import info_topic
 from dmpd.stream.handler import Record
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
-from tests.support.rows import TIMESTAMP_MS, OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+from tests.support.rows import (
+    TIMESTAMP_MS,
+    OutputTwin,
+    always_by_full_rules,
+    events_of,
+    make_handler,
+    migrated,
+    record_of,
+    rows_of,
+)
 from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
@@ -110,7 +119,8 @@ def test_state_changes_and_events_are_remembered_once(connection, handler):
         later(change(3, patch=RecordPatch(state="online"), seq=4), 2),
         later(closed(4, seq=5), 3),
     ]
-    hand(handler, *messages)
+    for number, message in enumerate(messages):
+        hand(handler, message, start=number)
     hand(handler, *messages[1:], start=5)  # delivered again, at other offsets
     found = [(code, detail) for _, code, detail in events_of(connection, RAE)]
     assert found == [
@@ -120,6 +130,30 @@ def test_state_changes_and_events_are_remembered_once(connection, handler):
         ("state", {"from": "asleep", "to": "online", "rev": 3, "cause": None}),
         ("closed", {"reason": "left", "successor": None}),
     ]
+
+
+@pytest.mark.parametrize("is_straight", [True, False])
+def test_states_that_come_together_are_one_event_that_tells_the_way(connection, handler, monkeypatch, is_straight):
+    if not is_straight:
+        always_by_full_rules(monkeypatch)
+    hand(handler, checkpoint(1, DeviceRecord(state="online"), seq=1))
+    states = ["online", "asleep", "asleep", "offline"]
+    changes = [later(change(2 + n, patch=RecordPatch(state=state), seq=2 + n), 1 + n) for n, state in enumerate(states)]
+    hand(handler, *changes, start=1)
+    hand(handler, *changes, start=1)
+    _, (_, code, detail) = events_of(connection, RAE)
+    assert code == "state"
+    assert detail == {
+        "from": "online",
+        "to": "offline",
+        "rev": 5,
+        "cause": None,
+        "passed": 2,
+        "way": [
+            ["2026-11-25T04:00:02.123000Z", 3, 3, "asleep", None],
+            ["2026-11-25T04:00:04.123000Z", 5, 5, "offline", None],
+        ],
+    }
 
 
 def later(message, seconds=1):

@@ -1,0 +1,179 @@
+"""The straight way: taken where it may be, and right when another writer was there first."""
+
+import contextlib
+
+import pytest
+from msgspec import Raw
+
+from dmpd.cloud_registry import sink, straight
+from dmpd.model.messages import Roster
+from dmpd.model.record import DeviceRecord, Interface, RecordPatch
+from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
+from tests.support.rows import OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+
+pytestmark = pytest.mark.services
+RECORD = DeviceRecord(
+    esn="E",
+    state="online",
+    first_seen=AT,
+    interfaces=(Interface(mac="02:00:00:00:00:01", ip4="10.0.0.7"),),
+    attributes={"a": Raw(b"1"), "b": Raw(b'"x"'), "c": Raw(b'{"z": 1.50, "y": [true]}'), "d": Raw(b"1.50")},
+)
+
+
+@pytest.fixture
+def connection(postgres):
+    with migrated(postgres) as connection:
+        yield connection
+
+
+@pytest.fixture
+def handler(connection, postgres):
+    with contextlib.closing(make_handler(postgres)) as handler:
+        yield handler
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """How many units went the other way."""
+    seen = []
+    write = sink.write
+
+    def counting(connection, units, **others):
+        seen.extend(unit.session for unit in units)
+        write(connection, units, **others)
+
+    monkeypatch.setattr(sink, "write", counting)
+    return seen
+
+
+def hand(handler, *messages, start=0):
+    output = OutputTwin()
+    handler.handle([record_of(message, start + i) for i, message in enumerate(messages)], output)
+    assert output.refused == {}
+
+
+def test_the_usual_takes_it(connection, handler, judged):
+    hand(handler, checkpoint(1, RECORD, seq=1))
+    values = {"a": Raw(b"true"), "b": Raw(b"null"), "c": Raw(b'{"y":[true], "z":1.5}'), "e": Raw(b"[1.0]")}
+    hand(handler, change(2, patch=RecordPatch(attributes=values), seq=2), start=1)
+    hand(
+        handler,
+        change(3, patch=RecordPatch(state="asleep"), seq=3),
+        checkpoint(3, rows_of(connection)[SESSION].record),
+        start=2,
+    )
+    hand(handler, change(3, patch=RecordPatch(state="asleep"), seq=3), change(4, seq=4), start=3)
+    assert judged == []
+    row = rows_of(connection)[SESSION]
+    assert (row.rev, row.seq, row.stale, row.record.state) == (4, 4, False, "online")
+    assert row.record.interfaces == RECORD.interfaces
+    assert row.record.attributes == {
+        "a": Raw(b"true"),
+        "b": Raw(b"null"),
+        "c": Raw(b'{"y": [true], "z": 1.50}'),
+        "d": Raw(b"1.50"),
+        "e": Raw(b"[1.0]"),
+    }
+
+
+def test_a_worker_that_knows_nothing_reads_first(connection, handler, postgres, judged):
+    hand(handler, checkpoint(1, RECORD, seq=1))
+    with contextlib.closing(make_handler(postgres)) as successor:
+        hand(successor, checkpoint(1, RECORD, seq=1), change(2, patch=RecordPatch(attributes={"a": Raw(b"2")}), seq=2))
+        hand(successor, change(3, patch=RecordPatch(attributes={"d": Raw(b"1.5")}), seq=3), start=2)
+    assert judged == []
+    row = rows_of(connection)[SESSION]
+    assert (row.rev, row.stale) == (3, False)
+    assert row.record.attributes == RECORD.attributes | {"a": Raw(b"2"), "c": Raw(b'{"y": [true], "z": 1.50}')}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        change(2, patch=RecordPatch(name="n")),
+        change(2, patch=RecordPatch(interfaces=(Interface(mac="02:00:00:00:00:02"),))),
+        change(2, unset=("a",)),
+        change(3, patch=RecordPatch(state="asleep")),
+        change(2, epoch=EPOCH + 1, patch=RecordPatch(state="asleep")),
+        checkpoint(2, DeviceRecord(state="online", attributes=RECORD.attributes)),
+        closed(2),
+    ],
+    ids=["core field", "interfaces", "unset", "gap", "other epoch", "checkpoint with less", "closed"],
+)
+def test_what_is_more_than_it_can_say_goes_the_other_way(connection, handler, judged, message):
+    hand(handler, checkpoint(1, RECORD, seq=1))
+    hand(handler, message, start=1)
+    assert judged == [SESSION]
+    row = rows_of(connection)[SESSION]
+    assert row.rev == message.rev
+
+
+def test_a_roster_takes_all_of_its_rae_the_other_way(connection, handler, judged):
+    hand(handler, checkpoint(1, RECORD, seq=1), checkpoint(1, RECORD, seq=2, session=session_id(2)))
+    roster = Roster(
+        v=1,
+        rae=RAE,
+        session="rae",
+        at=AT,
+        epoch=EPOCH,
+        first=session_id(0),
+        last=session_id(9),
+        sessions=(),
+        seq_high=5,
+    )
+    hand(handler, roster, change(2, seq=6), start=2)
+    found = rows_of(connection)
+    assert (found[SESSION].absent, found[session_id(2)].absent) == (False, True)
+    assert set(judged) == {SESSION, session_id(2)}
+
+
+def test_rows_that_another_writer_moved_are_judged_and_the_others_are_not(connection, handler, postgres, judged):
+    sessions = [session_id(number) for number in range(5)]
+    hand(handler, *(checkpoint(1, RECORD, session=session, seq=1) for session in sessions))
+    with contextlib.closing(make_handler(postgres)) as zombie:
+        hand(zombie, change(2, patch=RecordPatch(attributes={"a": Raw(b"2")}), session=sessions[2], seq=2), start=7)
+    hand(
+        handler,
+        *(change(2, patch=RecordPatch(state="asleep"), session=session, seq=2) for session in sessions),
+        *(change(3, patch=RecordPatch(attributes={"b": Raw(b"3")}), session=session, seq=3) for session in sessions),
+        start=5,
+    )
+    assert sessions[2] in judged
+    for row in rows_of(connection).values():
+        assert (row.rev, row.stale, row.record.attributes["b"]) == (3, False, Raw(b"3"))
+        assert row.record.state == "asleep"
+    assert len(events_of(connection, RAE)) == 5 + 4
+
+
+def test_a_row_that_appears_meanwhile_is_judged(connection, handler, postgres, monkeypatch):
+    """Between the read and the statement; and the rest of the batch is not lost with it."""
+    read_known = straight.read_known
+
+    def slow(used, topics):
+        found = read_known(used, topics)
+        monkeypatch.setattr(straight, "read_known", read_known)
+        with contextlib.closing(make_handler(postgres)) as other:
+            hand(other, checkpoint(1, RECORD, seq=1))
+        return found
+
+    monkeypatch.setattr(straight, "read_known", slow)
+    hand(handler, checkpoint(1, RECORD, seq=1), change(2, seq=2), checkpoint(1, RECORD, session=session_id(2)))
+    assert {session: row.rev for session, row in rows_of(connection).items()} == {SESSION: 2, session_id(2): 1}
+
+
+def test_the_connection_lost_in_mid_statement_costs_time_only(connection, handler, monkeypatch):
+    hand(handler, checkpoint(1, RECORD, seq=1))
+    write = straight.write
+    kills = []
+
+    def killing(used, planned, **others):
+        if len(kills) < 2:
+            kills.append(used.info.backend_pid)
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", (used.info.backend_pid,))
+        write(used, planned, **others)
+
+    monkeypatch.setattr(straight, "write", killing)
+    hand(handler, change(2, patch=RecordPatch(attributes={"a": Raw(b"2")})), start=1)
+    assert len(kills) == 2
+    assert rows_of(connection)[SESSION].record.attributes["a"] == Raw(b"2")

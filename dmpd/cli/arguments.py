@@ -1,6 +1,7 @@
 """Numbers, times and addresses on a command line, with the words that say what was expected."""
 
 import argparse
+import getpass
 import json
 import math
 import re
@@ -9,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from dmpd.model import limits
-from dmpd.model.principals import is_rae
+from dmpd.model.principals import PrincipalKind, is_rae, principal_kind
+from dmpd.model.requests import LIFETIME_MAX_S
 from dmpd.runtime.errors import BindError
 from dmpd.runtime.health import parse_bind
 
@@ -67,6 +69,30 @@ def rae(text: str) -> str:
     if not is_rae(text):
         raise argparse.ArgumentTypeError(f"expected the serial of a RAE, got {text[:80]!r}")
     return text
+
+
+def operator(text: str) -> str:
+    """An operator's name: who a request is from."""
+    if principal_kind(text) is not PrincipalKind.OPERATOR:
+        raise argparse.ArgumentTypeError(f"expected op-NAME, got {text[:80]!r}")
+    return text
+
+
+def default_operator() -> str:
+    """After the login, as far as its letters go."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        login = "nobody"
+    return "op-" + (re.sub(r"[^A-Za-z0-9._-]", "-", login)[:60] or "nobody")
+
+
+def lifetime(text: str) -> int:
+    """Of a request, in whole seconds."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 1 <= number <= LIFETIME_MAX_S:
+        raise argparse.ArgumentTypeError(f"expected whole seconds, 1 to {LIFETIME_MAX_S}, got {text[:40]!r}")
+    return number
 
 
 def attribute(text: str) -> tuple[str, str]:

@@ -10,8 +10,6 @@ answer, 78 the configuration is wrong.
 """
 
 import argparse
-import getpass
-import re
 import sys
 import time
 from contextlib import closing
@@ -20,14 +18,13 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from dmpd.cli import tables
+from dmpd.cli import arguments, tables
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.cli.database_command import ask as ask_database
 from dmpd.cli.request_sender import RequestSender, new_request
 from dmpd.cloud_registry import query
 from dmpd.model.invalid import InvalidMessageError
 from dmpd.model.messages import Outcome, Request, Response
-from dmpd.model.principals import PrincipalKind, is_rae, principal_kind
 from dmpd.model.requests import LIFETIME_DEFAULT_S, LIFETIME_MAX_S, RAE_VERBS, args_of
 from dmpd.model.topics import RAE_SESSION, is_session
 from dmpd.runtime import exit_codes
@@ -51,15 +48,19 @@ class _Whom(NamedTuple):
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
     parser.add_argument("words", nargs="+", metavar="[SESSION] VERB [NAME=VALUE]", help="without SESSION with --rae")
-    parser.add_argument("--rae", type=_rae, metavar="SERIAL", help="ask this RAE itself, or about a session of it")
+    parser.add_argument(
+        "--rae", type=arguments.rae, metavar="SERIAL", help="ask this RAE itself, or about a session of it"
+    )
     parser.add_argument(
         "--timeout",
-        type=_lifetime,
+        type=arguments.lifetime,
         default=LIFETIME_DEFAULT_S,
         metavar="S",
         help=f"its lifetime: afterwards it does not begin (default {LIFETIME_DEFAULT_S} s, at most {LIFETIME_MAX_S})",
     )
-    parser.add_argument("--as", dest="requester", type=_operator, default=_default_operator(), metavar="op-NAME")
+    parser.add_argument(
+        "--as", dest="requester", type=arguments.operator, default=arguments.default_operator(), metavar="op-NAME"
+    )
     parser.add_argument("--id", dest="name", metavar="ID", help="of the request, at most 128 characters; default new")
     parser.add_argument("--json", action="store_true", help="the final response as JSON, for programs")
 
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         request = new_request("r", _any_session(named), words[0], _pairs(words[1:]), name=args.name)
         args_of(request)  # what the RAE would refuse is said at once
+        if named is not None:
+            query.session_range(named)
     except (InvalidMessageError, ValueError) as error:
         print(f"dmpctl request: {getattr(error, 'detail', error)}", file=sys.stderr)
         return exit_codes.USAGE
@@ -161,31 +164,3 @@ def _pairs(words: list[str]) -> dict[str, Raw]:
             value = msgspec.json.encode(value).decode()
         found[name] = Raw(value)
     return found
-
-
-def _rae(text: str) -> str:
-    if not is_rae(text):
-        raise argparse.ArgumentTypeError(f"expected the serial of a RAE, got {text[:80]!r}")
-    return text
-
-
-def _operator(text: str) -> str:
-    if principal_kind(text) is not PrincipalKind.OPERATOR:
-        raise argparse.ArgumentTypeError(f"expected op-NAME, got {text[:80]!r}")
-    return text
-
-
-def _default_operator() -> str:
-    """After the login, as far as its letters go."""
-    try:
-        login = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        login = "nobody"
-    return "op-" + (re.sub(r"[^A-Za-z0-9._-]", "-", login)[:60] or "nobody")
-
-
-def _lifetime(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    if not 1 <= number <= LIFETIME_MAX_S:
-        raise argparse.ArgumentTypeError(f"expected whole seconds, 1 to {LIFETIME_MAX_S}, got {text[:40]!r}")
-    return number

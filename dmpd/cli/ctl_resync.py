@@ -11,7 +11,6 @@ database does not answer, 78 the configuration or the database's schema is wrong
 
 import argparse
 import contextlib
-import getpass
 import sys
 import time
 from collections import Counter
@@ -23,8 +22,7 @@ from dmpd.cli.config import CloudConfig, add_config_argument, load_cloud_config
 from dmpd.cli.database_command import ask
 from dmpd.cli.resync import Asked, Resync, Target
 from dmpd.cloud_registry import query
-from dmpd.model.principals import PrincipalKind, principal_kind
-from dmpd.model.requests import LIFETIME_DEFAULT_S, LIFETIME_MAX_S
+from dmpd.model.requests import LIFETIME_DEFAULT_S
 from dmpd.runtime import exit_codes
 from dmpd.runtime.database import Connection
 from dmpd.runtime.kafka import Producer, ensure_reachable
@@ -53,22 +51,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--canary", action="store_true", help="with --all: also the canary's own")
     parser.add_argument(
         "--lifetime",
-        type=_lifetime,
+        type=arguments.lifetime,
         default=LIFETIME_DEFAULT_S,
         metavar="S",
         help=f"a RAE that does not get the request within S seconds is given up ({LIFETIME_DEFAULT_S})",
     )
     parser.add_argument(
-        "--as", dest="requester", type=_operator, metavar="op-NAME", help="default: op- and who you are"
+        "--as", dest="requester", type=arguments.operator, default=arguments.default_operator(), metavar="op-NAME"
     )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    requester = args.requester or _operator_name()
-    if requester is None:
-        print("dmpctl resync: your user's name is no operator's: say --as op-NAME", file=sys.stderr)
-        return exit_codes.USAGE
     config = load_cloud_config(args)
     targets: list[Target] = []
 
@@ -82,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if not targets:
         print("dmpctl resync: no RAE was ever heard of", file=sys.stderr)
         return exit_codes.DIFFERENT
-    found = _resync(config, targets, args, requester)
+    found = _resync(config, targets, args)
     if args.json:
         tables.print_json(found)
     else:
@@ -105,7 +99,7 @@ def _target(one: query.Rae) -> Target:
     return Target(rae=one.rae, devices=one.devices, reachable=one.reachable)
 
 
-def _resync(config: CloudConfig, targets: Sequence[Target], args: argparse.Namespace, requester: str) -> list[Asked]:
+def _resync(config: CloudConfig, targets: Sequence[Target], args: argparse.Namespace) -> list[Asked]:
     ensure_reachable(config.kafka, "dmpctl", _REACH_S)
     topics = config.topics
     partitions = len(list_end_offsets(config.kafka, topics.cmd))
@@ -116,7 +110,7 @@ def _resync(config: CloudConfig, targets: Sequence[Target], args: argparse.Names
             responses=reader,
             topic=topics.cmd,
             partitions=partitions,
-            requester=requester,
+            requester=args.requester,
             lifetime_s=args.lifetime,
         )
         return resync.run(targets, rate=args.rate, progress=_Progress(len(targets)))
@@ -145,21 +139,3 @@ def _print(found: Sequence[Asked]) -> None:
     console.print(table)
     counts = Counter(one.state for one in found)
     console.print(f"{len(found)} RAEs: " + ", ".join(f"{count} {state}" for state, count in counts.most_common()))
-
-
-def _operator_name() -> str | None:
-    name = f"op-{getpass.getuser()}"
-    return name if principal_kind(name) is PrincipalKind.OPERATOR else None
-
-
-def _operator(text: str) -> str:
-    if principal_kind(text) is not PrincipalKind.OPERATOR:
-        raise argparse.ArgumentTypeError(f"expected op-NAME, got {text[:80]!r}")
-    return text
-
-
-def _lifetime(text: str) -> int:
-    number = arguments.count(text)
-    if number > LIFETIME_MAX_S:
-        raise argparse.ArgumentTypeError(f"expected 1 to {LIFETIME_MAX_S} seconds, got {text!r}")
-    return number

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from dmpd.cli import arguments
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.lab.describe import describe
 from dmpd.model.codec import InvalidMessageError, decode_record
@@ -24,11 +25,11 @@ _BATCH_RECORDS_MAX: Final = 500
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
-    parser.add_argument("--rae", default=None, help="only this RAE")
+    parser.add_argument("--rae", type=arguments.rae, help="only this RAE")
     parser.add_argument("--session", default=None, help="only this device session (its id, or how it begins)")
     parser.add_argument("--beginning", action="store_true", help="begin with what Kafka holds, not with what comes")
     parser.add_argument("--json", action="store_true", help="the messages themselves, one per line")
-    parser.add_argument("--count", type=int, default=None, metavar="N", help="end after N lines")
+    parser.add_argument("--count", type=arguments.count, metavar="N", help="end after N lines")
 
 
 def run(args: argparse.Namespace) -> int:

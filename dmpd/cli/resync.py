@@ -17,8 +17,8 @@ from dmpd.runtime.kafka_reader import ReadRecord
 
 _READ_S: Final = 0.2
 _READ_MAX: Final = 1000
-_LATE_S: Final = 5.0
-"""After a request's lifetime, for the word that it expired."""
+_LATE_S: Final = 10.0
+"""After a request's lifetime, for the word that it expired, which the bridge says 2 s later."""
 
 State = Literal[Outcome, "unreachable", "not sent", "asked", "no answer"]
 

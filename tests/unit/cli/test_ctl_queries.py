@@ -195,6 +195,12 @@ BAD = (
     (["history", "0000%"], "argument ID: expected the id of a device session"),
     (["history", "--limit", "0"], "argument --limit: expected 1 to 100000"),
     (["raes", "--limit", "1e9"], "argument --limit: expected 1 to 100000"),
+    (["watch", "--count", "-1"], "argument --count: expected 1 to 100000, got '-1'"),
+    (["resync"], "one of the arguments --rae --all is required"),
+    (["resync", "--all", "--rae", "R1"], "not allowed with argument --all"),
+    (["resync", "--all", "--rate", "-1"], "argument --rate: expected a rate per second, 0 or more, got '-1'"),
+    (["resync", "--all", "--as", "eve"], "argument --as: expected op-NAME, got 'eve'"),
+    (["resync", "--all", "--lifetime", "3601"], "argument --lifetime: expected whole seconds, 1 to 3600"),
 )
 
 
@@ -204,6 +210,16 @@ def test_bad_arguments_are_named(tmp_path, capsys, words, sentence):
         run(tmp_path / "none.yaml", *words)
     assert end.value.code == exit_codes.USAGE
     assert sentence in capsys.readouterr().err
+
+
+def test_a_request_to_what_is_no_session_is_wrong_usage(tmp_path, capsys):
+    assert run(tmp_path / "none.yaml", "request", "xyz", "wake") == exit_codes.USAGE
+    assert "expected the id of a device session, or how it begins, got 'xyz'" in capsys.readouterr().err
+
+
+def test_resync_without_any_rae_says_so(connection, config, capsys):
+    assert run(config, "resync", "--all") == exit_codes.DIFFERENT
+    assert "no RAE was ever heard of" in capsys.readouterr().err
 
 
 def test_watch_looks_again_until_ctrl_c(lan, config, capsys):

@@ -92,7 +92,7 @@ def test_each_rae_ends_in_its_own_state():
     }
     assert found[1].detail == "not now"
     assert "F" not in lab.asked_s
-    assert 65.0 <= lab.now_s <= 66.0, "the last one is waited for until its request has expired"
+    assert 70.0 <= lab.now_s <= 71.0, "the last one is waited for until its request has expired"
     assert progress[-1] == (5, 5)
 
 

@@ -91,6 +91,7 @@ class Downlink(Sink):
         self._letters: dict[Place, _Letter] = {}
         self._since_s: dict[Place, float] = {}
         self._committed_s = 0.0
+        self._failure: Exception | None = None
         self.problem: str | None = "dmp.cmd was not read yet"
         """Why no requests are carried, for status and readiness; None while all is well."""
 
@@ -146,6 +147,9 @@ class Downlink(Sink):
         if sentence != self.problem and sentence is not None:
             _log.warning("requests are not carried: %s", sentence)
         self.problem = sentence
+
+    def failed(self, error: Exception) -> None:
+        self._failure = error
 
     def requests(self, records: Sequence[ReadRecord], *, live: bool) -> None:
         now_s, wall_s = time.monotonic(), time.time()
@@ -281,7 +285,13 @@ class Downlink(Sink):
     # --- time
 
     def tick(self, now_s: float) -> None:
-        """What is due by time alone; call it ten times a second."""
+        """What is due by time alone; call it ten times a second.
+
+        Raises:
+            RuntimeError: The feed died of an error of ours.
+        """
+        if self._failure is not None:
+            raise RuntimeError("requests are not read any more") from self._failure
         if self._producer is None:
             return
         self._producer.poll(0)

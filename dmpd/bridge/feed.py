@@ -6,6 +6,7 @@ oldest request that is not done, and only then requests are handed on.
 """
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -38,6 +39,9 @@ class Sink(Protocol):
     def trouble(self, sentence: str | None) -> None:
         """Kafka does not let us read; None = it does."""
 
+    def failed(self, error: Exception) -> None:
+        """A thread died of an error of ours: nothing more comes."""
+
 
 class Feed:
     """Reads until ``close``. Made on the event loop that gets the records; its methods do not block but ``close``."""
@@ -65,7 +69,7 @@ class Feed:
         self._flowing.set()
         self._lock = threading.Lock()
         self._positions: dict[int, int] = {}
-        self._threads = [threading.Thread(target=self._run_requests, name="requests", daemon=True)]
+        self._threads = [threading.Thread(target=self._run, args=(self._run_requests,), name="requests", daemon=True)]
         self._threads[0].start()
 
     def commit(self, positions: Mapping[int, int]) -> None:
@@ -91,6 +95,13 @@ class Feed:
                 _log.warning("Kafka: reading of %s did not end in %.0f s", thread.name, _CLOSE_S)
 
     # --- on the threads
+
+    def _run(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except Exception as error:  # told to the loop, which ends the program: it is begun anew
+            _log.exception("reading from Kafka failed")
+            self._call(lambda error=error: self._sink.failed(error))  # type: ignore[misc]
 
     def _run_requests(self) -> None:
         follower = self._opened(self._open_requests)
@@ -132,7 +143,8 @@ class Feed:
             return False
         while follower.behind and not self._closing.is_set():
             self._read_responses(follower)
-        thread = threading.Thread(target=self._run_responses, args=(follower,), name="responses", daemon=True)
+        body = functools.partial(self._run_responses, follower)
+        thread = threading.Thread(target=self._run, args=(body,), name="responses", daemon=True)
         self._threads.append(thread)
         thread.start()
         return not self._closing.is_set()

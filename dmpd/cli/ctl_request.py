@@ -30,6 +30,7 @@ from dmpd.model.topics import RAE_SESSION, is_session
 from dmpd.runtime import exit_codes
 from dmpd.runtime.database import Connection
 
+_SAY_EVERY_S: Final = 5.0
 HELP: Final = "ask a RAE to do something, and wait for its answer"
 _CODES: Final[dict[Outcome, int]] = {
     "done": exit_codes.OK,
@@ -103,7 +104,7 @@ def _ask(args: argparse.Namespace, request: Request, whom: _Whom) -> int:
     request = msgspec.structs.replace(request, rae=whom.rae, session=whom.session)
     with closing(RequestSender(settings.kafka, settings.topics, args.requester)) as sender:
         progress = _Progress(request, args.requester)
-        response = sender.ask(request, lifetime_s=args.timeout, told=progress.told)
+        response = sender.ask(request, lifetime_s=args.timeout, told=progress.told, waiting=progress.waiting)
     if args.json:
         tables.print_json(response)
     else:
@@ -112,21 +113,29 @@ def _ask(args: argparse.Namespace, request: Request, whom: _Whom) -> int:
 
 
 class _Progress:
-    """One line on stderr for each thing that happens to the request, with the time since its beginning."""
+    """One line on stderr for each thing that happens to the request, and while nothing does, with the time so far."""
 
     def __init__(self, request: Request, requester: str) -> None:
         self._request = request
         self._requester = requester
-        self._began_s = time.monotonic()
+        self._began_s = self._said_s = time.monotonic()
+
+    def waiting(self) -> None:
+        if time.monotonic() - self._said_s >= _SAY_EVERY_S:
+            self._say("waiting")
 
     def told(self, response: Response | None) -> None:
-        took_ms = (time.monotonic() - self._began_s) * 1000
         request = self._request
         if response is None:
             whom = request.rae if request.session == RAE_SESSION else f"{request.session} of {request.rae}"
             what = f"{request.verb} to {whom} as {self._requester}, id {request.id}: in Kafka"
         else:
             what = response.outcome
+        self._say(what)
+
+    def _say(self, what: str) -> None:
+        self._said_s = time.monotonic()
+        took_ms = (self._said_s - self._began_s) * 1000
         print(f"{took_ms:8.0f} ms  {what}", file=sys.stderr, flush=True)
 
 

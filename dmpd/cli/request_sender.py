@@ -27,7 +27,7 @@ _REACH_BACK_MS: Final = 1000
 
 
 class NoAnswerError(UnavailableError):
-    """Not even ``expired`` came: the bridge does not carry requests."""
+    """No final response came, not even ``expired``: something on the way does not work."""
 
 
 def new_request(rae: str, session: str, verb: str, args: Mapping[str, Raw], *, name: str | None = None) -> Request:
@@ -54,7 +54,12 @@ class RequestSender:
         self._partitions = self._responses.partitions
 
     def ask(
-        self, request: Request, *, lifetime_s: int, told: Callable[[Response | None], None] = lambda _: None
+        self,
+        request: Request,
+        *,
+        lifetime_s: int,
+        told: Callable[[Response | None], None] = lambda _: None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> Response:
         """Send ``request`` and wait for its final response. Blocks for up to the lifetime and 10 s.
 
@@ -62,6 +67,7 @@ class RequestSender:
             request: Complete; see ``new_request``.
             lifetime_s: For so long it may begin.
             told: Hears of each response, the final one included, and None when Kafka has the request.
+            waiting: Called often while there is no final one.
 
         Raises:
             NoAnswerError: There was none.
@@ -70,6 +76,7 @@ class RequestSender:
         self._send(request, lifetime_s, told)
         key = rsp_topic(request.rae, request.session, self._requester).encode()
         deadline_s = time.monotonic() + lifetime_s + BEYOND_S
+        accepted = False
         while time.monotonic() < deadline_s:
             for record in self._responses.read(_READ_S, _BATCH_RECORDS):
                 response = _response(record) if record.key == key else None
@@ -77,8 +84,12 @@ class RequestSender:
                     told(response)
                     if response.outcome in FINAL_OUTCOMES:
                         return response
+                    accepted = True
+            waiting()
         raise NoAnswerError(
-            f"no answer within {lifetime_s} s, and no word that it expired: does the bridge run (dmpctl status)?"
+            f"accepted, but not answered for good within {lifetime_s} s; the id {request.id} asks again what came of it"
+            if accepted
+            else f"no answer within {lifetime_s} s, and no word that it expired: does the bridge run (dmpctl status)?"
         )
 
     def close(self) -> None:

@@ -389,3 +389,16 @@ async def test_a_kafka_that_does_not_let_us_read_is_named_and_tried_again(monkey
         await bench.until(lambda: downlink.problem == "no such topic", "the trouble is told")
         await bench.until(lambda: bench.client.ids() == ["a"], "and over")
         assert downlink.problem is None
+
+
+@async_test
+async def test_a_feed_that_dies_takes_the_downlink_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def break_down(*_: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(MemoryFollower, "read", break_down)
+    with pytest.raises(RuntimeError, match="not read any more"):
+        async with bench.running():
+            await bench.until(lambda: False, "the end")

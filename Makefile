@@ -1,5 +1,5 @@
 # The verbs of this repository. `make demo` and `make test` need git, make, Python 3.11 and apt; they set up the rest.
-.PHONY: setup demo test test-all deb check bench clean
+.PHONY: setup demo test test-all deb chaos check bench clean
 BIN := .venv/bin
 PATHS := dmpd tests
 
@@ -19,6 +19,9 @@ test-all: ## what is too long for every run; three at a time
 deb: ## the Debian package dmpd-local-registry into build/deb; ARCH=arm64 for the other architecture
 	@packaging/setup.sh deb
 	@packaging/deb.sh $(ARCH)
+
+chaos: setup ## ten minutes of kills, freezes and cuts of bridge, broker and Kafka; CHAOS_SEED=n repeats a run
+	@CHAOS_S=$(or $(CHAOS_S),600) $(BIN)/python -m pytest -s tests/integration/test_bridge_chaos.py
 
 check: setup ## format, lint, types, layers
 	@$(BIN)/ruff format --check $(PATHS)

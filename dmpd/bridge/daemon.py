@@ -124,6 +124,7 @@ class _Daemon:
             make_producer=functools.partial(make_producer, self._settings, self._kafka, self._topics),
             random=random.random,
             passenger=downlink,
+            ask_partitions=self._ask_partitions,
         )
         running = asyncio.create_task(uplink.run(), name="uplink")
         requests = asyncio.create_task(self._requests(downlink), name="downlink")
@@ -150,6 +151,17 @@ class _Daemon:
             except KafkaUnreachableError as error:
                 self._problem = str(error)
                 self._lifecycle.set_state("degraded", self._problem)
+                await asyncio.sleep(_RETRY_S)
+        return None
+
+    async def _ask_partitions(self) -> dict[str, int] | None:
+        """As ``_reach_kafka``, while the uplink runs: whatever is wrong now, it was right at the start."""
+        while not self._lifecycle.stop_requested:
+            try:
+                return await asyncio.to_thread(self._partitions)
+            except (KafkaUnreachableError, KafkaRefusedError) as error:
+                if self._uplink is not None:
+                    self._uplink.problem = f"Kafka: {error}"
                 await asyncio.sleep(_RETRY_S)
         return None
 

@@ -28,6 +28,14 @@ paused_seconds = gauge(
 )
 durables = counter("dmpd_bridge_durables_total", "Durable acks to RAEs, by fate.", ("fate",))
 durable_ranges = counter("dmpd_bridge_durable_ranges_total", "Ranges of outbox rows in the durable acks sent.")
+durable_seconds = batch_histogram(
+    "dmpd_bridge_durable_seconds", "From receipt of a durable ack's oldest row to the ack.", buckets=_SECONDS
+)
+durable_lag_seconds = gauge(
+    "dmpd_bridge_durable_lag_seconds",
+    "How long the oldest row of a RAE has waited to be told durable: the worst RAEs by rank, named in /status.",
+    ("rank",),
+)
 connects = counter("dmpd_bridge_connects_total", "Attempts to reach the broker, by outcome.", ("outcome",))
 connected = gauge("dmpd_bridge_connected", "1 while there is a connection to the broker.")
 producers = counter("dmpd_bridge_producers_total", "Kafka producers made: more than one means fatal errors.")

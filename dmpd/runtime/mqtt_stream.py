@@ -96,7 +96,7 @@ class Stream(asyncio.Protocol):
     def close(self) -> None:
         """Close as soon as what was sent is on its way."""
         self._flush()
-        if self._transport is not None:
+        if self._transport is not None and not self._loop.is_closed():  # paho closes at its deletion, however late
             self._transport.close()
 
 

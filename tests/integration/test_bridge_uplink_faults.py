@@ -8,7 +8,6 @@ import uuid
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.model.topics import partition_of
@@ -17,6 +16,7 @@ from dmpd.runtime.mqtt import MqttClient
 from dmpd.runtime.settings import TopicSettings
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
+from tests.support.kafka_read import read_all
 from tests.support.ledger import Publisher, problems
 from tests.support.services import public_folder, start_kafka, start_mosquitto
 
@@ -49,27 +49,6 @@ def bridge(kafka, own_mosquitto, topics, tmp_path):
     process = BridgeProcess(sections, tmp_path / "bridge.log")
     yield process
     process.stop()
-
-
-def read_all(kafka, topic: str, partitions: int):
-    """Every record of ``topic`` at this moment, each partition in its order."""
-    consumer = Consumer(
-        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": uuid.uuid4().hex, "enable.auto.commit": False}
-    )
-    records = []
-    try:
-        places = [TopicPartition(topic, number, 0) for number in range(partitions)]
-        missing = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
-        consumer.assign(places)
-        deadline_s = time.monotonic() + 30
-        while missing > len(records):
-            assert time.monotonic() < deadline_s, f"{len(records)} of {missing} read"
-            batch = consumer.consume(1000, 0.2)
-            assert not [message.error() for message in batch if message.error()]
-            records += batch
-    finally:
-        consumer.close()
-    return records
 
 
 async def until(condition, what: str, timeout_s: float) -> None:
@@ -126,18 +105,20 @@ def test_nothing_is_lost_or_reordered_while_bridge_and_broker_are_killed(kafka, 
         return publishers
 
     publishers = asyncio.run(scenario())
-    records = read_all(kafka, topics.info, PARTITIONS)
+    records = read_all(kafka.bootstrap_servers, topics.info, PARTITIONS)
     assert problems(publishers, [(record.key(), record.value()) for record in records]) == []
     rae_of = {record.key().split(b"/")[2].decode(): record.partition() for record in records}
     assert rae_of == {rae: partition_of(rae, PARTITIONS) for rae in raes}
-    assert read_all(kafka, topics.info_dead, 1) == []
+    assert read_all(kafka.bootstrap_servers, topics.info_dead, 1) == []
 
 
 def test_a_stop_leaves_the_session_and_the_next_bridge_goes_on(kafka, own_mosquitto, topics, bridge) -> None:
     rae = f"T{uuid.uuid4().hex[:6]}"
 
     def stored() -> list[int]:
-        return [json.loads(record.value())["seq"] for record in read_all(kafka, topics.info, PARTITIONS)]
+        return [
+            json.loads(record.value())["seq"] for record in read_all(kafka.bootstrap_servers, topics.info, PARTITIONS)
+        ]
 
     bridge.start()
     asyncio.run(until(lambda: b"connected, session new" in bridge.log.read_bytes(), "connected", 30))
@@ -191,7 +172,7 @@ def test_a_frozen_kafka_makes_the_bridge_leave_and_come_back_and_costs_nothing(o
 
         try:
             publisher = asyncio.run(scenario())
-            records = read_all(own_kafka, topics.info, 1)
+            records = read_all(own_kafka.bootstrap_servers, topics.info, 1)
             assert problems([publisher], [(record.key(), record.value()) for record in records]) == []
             own_kafka.process.freeze()
             asyncio.run(publish(rae, own_mosquitto, range(1, 2)))

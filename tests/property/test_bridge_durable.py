@@ -56,3 +56,41 @@ def test_ranges_name_exactly_the_rows_as_shortly_as_possible(numbers) -> None:
     ranges = ranges_of(numbers)
     assert {seq for first, last in ranges for seq in range(first, last + 1)} == set(numbers)
     assert all(left[1] + 1 < right[0] for left, right in pairwise(ranges)), "two could be one"
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["received", "stored", "due"]), st.sampled_from("abcd"), st.integers(1, 6)), max_size=80
+)
+
+
+@given(steps, st.integers(1, 5))
+def test_the_worst_raes_are_those_whose_oldest_row_waits_longest(script, count) -> None:
+    acks = DurableAcks(delay_s=5.0, rows_max=1000)
+    waiting: dict[tuple[str, int], float] = {}
+    in_batches: dict[str, float] = {}
+    for now_s, (step, rae, seq) in enumerate(script):
+        if step == "received":
+            acks.received(rae, 1, seq, now_s=now_s)
+            waiting.setdefault((rae, seq), now_s)
+        elif step == "stored":
+            acks.stored(rae, 1, seq, now_s=now_s)
+            since_s = waiting.pop((rae, seq), now_s)
+            in_batches[rae] = min(in_batches.get(rae, since_s), since_s)
+        else:
+            for ack in acks.due(now_s):
+                assert ack.since_s == in_batches.pop(ack.rae)
+        oldest = dict(in_batches)
+        for (of, _), since_s in waiting.items():
+            oldest[of] = min(oldest.get(of, since_s), since_s)
+        found = acks.worst(count, now_s)
+        assert [one.lag_s for one in found] == sorted((now_s - since_s for since_s in oldest.values()), reverse=True)[
+            :count
+        ]
+        assert all(one.lag_s == now_s - oldest[one.rae] for one in found)
+
+
+def test_what_a_lost_producer_had_lags_no_more() -> None:
+    acks = DurableAcks(delay_s=1.0, rows_max=10)
+    acks.received("a", 1, 1, now_s=0.0)
+    acks.forget_received()
+    assert acks.worst(5, 9.0) == []

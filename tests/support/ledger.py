@@ -5,12 +5,15 @@ overdue, one row alone until the broker shows that the bridge's session is there
 """
 
 import asyncio
+import itertools
 import time
 import uuid
 
 import msgspec
 
-from dmpd.model.messages import Durable
+from dmpd.model.apply import DeviceRow, apply_message
+from dmpd.model.codec import decode_record
+from dmpd.model.messages import Change, Checkpoint, Durable
 from dmpd.model.topics import ack_topic, info_topic
 from dmpd.runtime.mqtt import Message, MqttClient, MqttRefusedError, MqttUnreachableError
 from dmpd.runtime.settings import MqttSettings
@@ -22,38 +25,73 @@ NO_SUBSCRIBER = 0x10
 
 
 class Publisher:
-    """One RAE: ``rows`` changes over ``sessions`` device sessions, sent until all are durable."""
+    """One RAE: ``rows`` changes over ``sessions`` device sessions, and those of ``commit``; sent until durable."""
 
     def __init__(
-        self, rae: str, settings: MqttSettings, *, rows: int, sessions: int = 3, connect=MqttClient.connect
+        self,
+        rae: str,
+        settings: MqttSettings,
+        *,
+        rows: int,
+        sessions: int = 3,
+        committing: bool = False,
+        connect=MqttClient.connect,
     ) -> None:
         self.rae = rae
         self._connect = connect
         self._settings = settings
         self._sessions = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{rae}-{n}")) for n in range(sessions)]
         self.epoch = 1_750_000_000_000
-        self.rows = {seq: self._row(seq) for seq in range(1, rows + 1)}
-        self._unstored = dict(self.rows)
+        self.rows: dict[int, tuple[str, bytes]] = {}
+        """What was committed, by ``seq``: topic and payload."""
+        self._unstored: dict[int, tuple[str, bytes]] = {}
+        self._revs = dict.fromkeys(self._sessions, 0)
+        for _ in range(rows):
+            self.commit()
+        self.committing = committing
+        """While true more rows may come, and ``run`` goes on."""
         self._sent_s: dict[int, float] = {}
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, int] = {}
+        """The row of each message without an answer yet, by its mid."""
+        self.acknowledged: set[int] = set()
+        """Rows that the broker has answered with success at least once."""
         self._alone = True
         self._client = None
         self._moved = asyncio.Event()
 
-    def _row(self, seq: int) -> tuple[str, bytes]:
-        session = self._sessions[seq % len(self._sessions)]
+    def commit(self) -> None:
+        """One more change, as if on disk from now on; the first row of a session is its checkpoint."""
+        session = self._sessions[len(self.rows) % len(self._sessions)]
+        self._revs[session] += 1
+        if self._revs[session] == 1:
+            self.commit_checkpoint(session)
+        else:
+            self._put(session, "change", set={"name": self._name(session)})
+
+    def commit_checkpoint(self, session: str) -> None:
+        """What the Cloud Registry asks for when it misses something."""
+        self._put(session, "checkpoint", record={"name": self._name(session)})
+
+    def _name(self, session: str) -> str:
+        return f"as of {self._revs[session]}"
+
+    def _put(self, session: str, kind: str, **fields: object) -> None:
+        seq = len(self.rows) + 1
         body = {
             "v": 1,
-            "kind": "change",
+            "kind": kind,
             "rae": self.rae,
             "session": session,
             "at": "2026-01-01T00:00:00.000Z",
             "epoch": self.epoch,
-            "rev": seq,
+            "rev": self._revs[session],
             "seq": seq,
-            "set": {"name": f"device {seq}"},
         }
-        return info_topic(self.rae, session), msgspec.json.encode(body)
+        self.rows[seq] = self._unstored[seq] = info_topic(self.rae, session), msgspec.json.encode(body | fields)
+
+    def is_last(self, row: DeviceRow) -> bool:
+        """Whether a row of the database says what was committed last."""
+        return (row.rev, row.record.name) == (self._revs[row.session], self._name(row.session))
 
     @property
     def unstored(self) -> int:
@@ -61,7 +99,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Until every row is durable."""
-        while self._unstored:
+        while self._unstored or self.committing:
             try:
                 self._client = await self._connect(
                     self._settings,
@@ -87,9 +125,9 @@ class Publisher:
             await client.subscribe([ack_topic(self.rae)])
         except MqttUnreachableError:
             return
-        while self._unstored and not client.closed.done():
-            first = next(iter(self._unstored))
-            if time.monotonic() - self._sent_s.get(first, float("inf")) > OVERDUE_S:
+        while (self._unstored or self.committing) and not client.closed.done():
+            first_sent_s = self._sent_s.get(next(iter(self._unstored), 0), float("inf"))
+            if time.monotonic() - first_sent_s > OVERDUE_S:
                 self._sent_s.clear()
             self._pump(client)
             self._moved.clear()
@@ -99,17 +137,20 @@ class Publisher:
                 continue
 
     def _pump(self, client) -> None:
-        window = list(self._unstored)[:ROWS_UNSTORED_MAX]
+        most = min(IN_FLIGHT_MAX, client.server_receive_maximum)
+        window = list(itertools.islice(self._unstored, ROWS_UNSTORED_MAX))
         for seq in window:
-            if len(self._in_flight) >= (1 if self._alone else IN_FLIGHT_MAX):
+            if client.closed.done() or len(self._in_flight) >= (1 if self._alone else most):
                 return
             if seq not in self._sent_s:
                 topic, payload = self._unstored[seq]
                 self._sent_s[seq] = time.monotonic()
-                self._in_flight.add(client.publish(topic, payload, qos=1))
+                self._in_flight[client.publish(topic, payload, qos=1)] = seq
 
     def _on_puback(self, mid: int, reason_code: int) -> None:
-        self._in_flight.discard(mid)
+        seq = self._in_flight.pop(mid, None)
+        if seq is not None and reason_code == 0:
+            self.acknowledged.add(seq)
         self._alone = reason_code == NO_SUBSCRIBER
         if self._alone:
             self._sent_s.clear()  # nobody has it: from the first unstored row again
@@ -125,8 +166,46 @@ class Publisher:
         self._moved.set()
 
 
-def problems(publishers: list[Publisher], records: list[tuple[bytes, bytes]]) -> list[str]:
-    """What Kafka's records (key, value; each partition in its order) lack, invent or reorder; empty = all is well."""
+Records = list[tuple[bytes, bytes]]
+"""Keys and values from Kafka, each partition in its order."""
+
+
+def problems(publishers: list[Publisher], records: Records) -> list[str]:
+    """What Kafka's records lack, invent or reorder; empty = all is well."""
+    found, reordered = _lost_or_invented(publishers, records)
+    return found + [f"{key.decode()}: first occurrences out of order" for key in reordered]
+
+
+def unseen(publishers: list[Publisher], records: Records) -> tuple[list[str], list[DeviceRow]]:
+    """As ``problems``, but a gap is none if the Cloud Registry saw it; and the rows that are stale for it.
+
+    Of every other row it is a problem not to say what was committed last.
+    """
+    found, reordered = _lost_or_invented(publishers, records)
+    rows, gaps = _rows(records)
+    found += [f"{key.decode()}: out of order, and nobody saw it" for key in reordered if key not in gaps]
+    by_rae = {publisher.rae: publisher for publisher in publishers}
+    found += [f"{row}: wrong" for row in rows.values() if not row.stale and not by_rae[row.rae].is_last(row)]
+    return found, [row for row in rows.values() if row.stale]
+
+
+def _rows(records: Records) -> tuple[dict[bytes, DeviceRow], set[bytes]]:
+    """The database after these records, by the model's own rules, and the keys that ever were stale."""
+    rows: dict[bytes, DeviceRow] = {}
+    gaps: set[bytes] = set()
+    for key, value in records:
+        _, message = decode_record(key, value)
+        assert isinstance(message, Change | Checkpoint)
+        row, _ = apply_message(rows.get(key), message)
+        assert row is not None
+        rows[key] = row
+        if row.stale:
+            gaps.add(key)
+    return rows, gaps
+
+
+def _lost_or_invented(publishers: list[Publisher], records: Records) -> tuple[list[str], list[bytes]]:
+    """Sentences about keys with rows that are missing or nobody's, and the keys that are whole but out of order."""
     expected: dict[bytes, list[bytes]] = {}
     for publisher in publishers:
         for topic, payload in publisher.rows.values():
@@ -135,6 +214,7 @@ def problems(publishers: list[Publisher], records: list[tuple[bytes, bytes]]) ->
     for key, value in records:
         seen.setdefault(key, {}).setdefault(value)
     found: list[str] = []
+    reordered: list[bytes] = []
     for key in sorted(expected.keys() | seen.keys()):
         wanted, firsts = expected.get(key, []), list(seen.get(key, {}))
         lost, invented = set(wanted) - set(firsts), set(firsts) - set(wanted)
@@ -143,5 +223,5 @@ def problems(publishers: list[Publisher], records: list[tuple[bytes, bytes]]) ->
         if invented:
             found.append(f"{key.decode()}: {len(invented)} invented")
         if not lost and not invented and firsts != wanted:
-            found.append(f"{key.decode()}: first occurrences out of order")
-    return found
+            reordered.append(key)
+    return found, reordered

@@ -5,9 +5,10 @@ kills or freezes a server takes one of its own from ``start_mosquitto`` and the 
 """
 
 import os
+import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -130,10 +131,31 @@ def start(server: Server) -> Iterator[ServerProcess]:
         process.stop()
 
 
+class _ConfiguredMosquitto(Mosquitto):
+    """With other values for lines of its configuration, more lines, and more rules."""
+
+    lines: Mapping[str, str] = {}
+    rules = ""
+
+    def prepare(self) -> None:
+        super().prepare()
+        path = self.folder / "mosquitto.conf"
+        text = path.read_text()
+        for name, value in self.lines.items():
+            text, found = re.subn(rf"^{name} .*$", f"{name} {value}", text, flags=re.MULTILINE)
+            if not found:
+                text += f"\n{name} {value}\n"
+        path.write_text(text)
+        with (self.folder / "acl").open("a") as acl:
+            acl.write(self.rules)
+
+
 @contextmanager
-def start_mosquitto(folder: Path) -> Iterator[MosquittoService]:
+def start_mosquitto(folder: Path, *, rules: str = "", **lines: str) -> Iterator[MosquittoService]:
+    """A broker as the lab's with other or more ``lines`` in ``mosquitto.conf`` and ``rules`` added to its ACL."""
     authority = CertificateAuthority(folder / "tls")
-    server = Mosquitto(folder / "mosquitto", port=free_ports(1)[0], authority=authority)
+    server = _ConfiguredMosquitto(folder / "mosquitto", port=free_ports(1)[0], authority=authority)
+    server.lines, server.rules = lines, rules
     with start(server) as process:
         yield MosquittoService(process, server, authority)
 

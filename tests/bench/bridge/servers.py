@@ -8,15 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmpd.bridge.settings import BridgeSettings
-from dmpd.lab.certificates import CertificateAuthority
-from dmpd.lab.mosquitto import Mosquitto
-from dmpd.lab.server import free_ports
-from dmpd.lab.server_process import ServerProcess
 from dmpd.runtime.health import fetch
 from dmpd.runtime.settings import MqttSettings, TopicSettings
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
-from tests.support.services import KafkaService, MosquittoService, public_folder, start_kafka
+from tests.support.services import KafkaService, MosquittoService, public_folder, start_kafka, start_mosquitto
 
 BARE = ("svc-canary", "svc-access")
 """The principals of counting subscribers; the bench's rules let them read what the bridge reads."""
@@ -82,27 +78,14 @@ class Bridge:
 
 @contextmanager
 def running() -> Iterator[Platform]:
-    with public_folder() as folder, start_kafka(folder) as kafka, _mosquitto(folder) as mosquitto:
+    """As in the lab, but Mosquitto does not save each second: with a queue of gigabytes it would do nothing else."""
+    rules = "".join(f"\nuser {user}\ntopic read dmp/v1/+/+/info\n" for user in BARE)
+    with (
+        public_folder() as folder,
+        start_kafka(folder) as kafka,
+        start_mosquitto(folder, rules=rules, autosave_interval="1800") as mosquitto,
+    ):
         yield Platform(mosquitto, kafka, folder)
-
-
-@contextmanager
-def _mosquitto(folder: Path) -> Iterator[MosquittoService]:
-    """As in the lab, but without its save each second: with a queue of gigabytes the broker would do nothing else."""
-    authority = CertificateAuthority(folder / "tls")
-    server = Mosquitto(folder / "mosquitto", port=free_ports(1)[0], authority=authority)
-    server.prepare()
-    configuration = folder / "mosquitto" / "mosquitto.conf"
-    configuration.write_text(configuration.read_text().replace("autosave_interval 1", "autosave_interval 1800"))
-    with (folder / "mosquitto" / "acl").open("a") as rules:
-        for user in BARE:
-            rules.write(f"\nuser {user}\ntopic read dmp/v1/+/+/info\n")
-    process = ServerProcess(server)
-    process.start()
-    try:
-        yield MosquittoService(process, server, authority)
-    finally:
-        process.stop()
 
 
 def cpu_s(pid: int) -> float:

@@ -9,6 +9,7 @@ import msgspec
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.bridge.uplink import FILTERS, Uplink
 from dmpd.model.messages import Durable
+from dmpd.model.topics import partition_of
 from dmpd.runtime.settings import MqttSettings, TopicSettings
 from tests.support.aio import async_test
 from tests.support.bridge_twins import ScriptedBroker, ScriptedProducer, refused
@@ -43,7 +44,14 @@ class Rig:
             connect=self.broker.connect,
             make_producer=self._producer,
             random=lambda: 0.5,
+            ask_partitions=self._ask_partitions,
         )
+        self.partitions = 4
+        """What Kafka says when it is asked again."""
+
+    async def _ask_partitions(self) -> dict[str, int]:
+        await asyncio.sleep(0)
+        return dict.fromkeys(("dmp.info", "dmp.rsp"), self.partitions)
 
     def _producer(self, *, one_by_one: bool) -> ScriptedProducer:
         self.producers.append(ScriptedProducer(one_by_one=one_by_one))
@@ -180,6 +188,17 @@ async def test_a_fatal_producer_error_drops_the_connection_and_nothing_is_acknow
         rig.producer.report(1)
         await until(lambda: rig.broker.client.acked == [change(1), change(2)], "acknowledged")
         assert rig.producer.values("dmp.info.dead") == []
+
+
+@async_test
+async def test_after_a_failure_kafka_is_asked_for_the_partitions_again() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        assert rig.producer.sent[0].partition == partition_of("A1", 4)
+        rig.partitions = 1
+        rig.producer.report(0, "Local: Unknown partition")
+        await until(lambda: len(rig.producers) == 2 and rig.producer.sent, "sent again")
+        assert rig.producer.sent[0].partition == 0
 
 
 @async_test
@@ -334,3 +353,13 @@ async def test_a_drain_gives_up_at_its_deadline_or_when_hurried() -> None:
         assert await asyncio.wait_for(rig.uplink.drain(timeout_s, hurry=hurry), WAIT_S) == 1
         await asyncio.wait_for(task, WAIT_S)
         assert rig.broker.client.acked == []
+
+
+@async_test
+async def test_the_status_names_the_raes_whose_rows_wait_for_kafka() -> None:
+    async with running(Rig()) as rig:
+        rig.broker.publish(TOPIC, change(1))
+        await until(lambda: rig.uplink.status()["durable_lag"] != [], "a look at the lags")
+        assert [one["rae"] for one in rig.uplink.status()["durable_lag"]] == ["A1"]
+        rig.producer.report(0)
+        await until(lambda: rig.uplink.status()["durable_lag"] == [], "told")

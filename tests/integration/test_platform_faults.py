@@ -7,6 +7,8 @@ from collections import Counter
 
 import psycopg
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from dmpd.model.topics import info_topic
 from dmpd.runtime import kafka_admin
@@ -96,6 +98,44 @@ def verify(lab: LabUnderTest) -> None:
     finally:
         lab.supervisor.restart("simulate")
         until(lambda: lab.health()["simulate"].get("connected") == RAES, "the RAEs are back")
+
+
+def count_stale(lab: LabUnderTest) -> int:
+    return lab.query("SELECT count(*) FROM device_session WHERE stale AND closed_at IS NULL AND absent_at IS NULL")[0][
+        0
+    ]
+
+
+def lose_what_waits(lab: LabUnderTest) -> None:
+    """What retention does to a cloud that is away for too long: its group goes on at the end of every partition."""
+    ends = kafka_admin.list_end_offsets(lab.kafka, "dmp.info")
+    places = [TopicPartition("dmp.info", number, end) for number, end in ends.items()]
+    admin = AdminClient({"bootstrap.servers": lab.kafka.bootstrap_servers})
+    asked = [ConsumerGroupTopicPartitions(GROUP, places)]
+    answer = admin.alter_consumer_group_offsets(asked, request_timeout=30)[GROUP].result()
+    assert all(place.error is None for place in answer.topic_partitions)
+
+
+def test_what_the_cloud_lost_comes_back(lab):
+    """Records that retention took: a row that sees the gap is asked for, what shows no gap comes by resync."""
+    lab.supervisor.stop("cloud-registry")
+    goal = committed(lab) + 20
+    until(lambda: committed(lab) >= goal, "devices changed while the cloud was away")
+    lose_what_waits(lab)
+    before = {topic: records(lab, topic) for topic in ("dmp.cmd", "dmp.rsp")}
+    lab.supervisor.restart("cloud-registry")
+    until(lambda: records(lab, "dmp.cmd") > before["dmp.cmd"], "a row with a gap is asked for", 120)
+    until(lambda: records(lab, "dmp.rsp") > before["dmp.rsp"], "its RAE has answered", 120)
+    until(lambda: count_stale(lab) == 0, "every row that had a gap is true again", 120)
+
+    done = lab.ctl("resync", "--all", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {one["rae"]: one["state"] for one in json.loads(done.stdout)} == {"sim-0001": "done", "sim-0002": "done"}
+    verify(lab)
+
+
+def records(lab: LabUnderTest, topic: str) -> int:
+    return sum(kafka_admin.list_end_offsets(lab.kafka, topic).values())
 
 
 BROKEN = {

@@ -57,8 +57,9 @@ A request is named by its requester (the last level of its topic) and its `id`. 
 1 h. Nothing runs twice: for 24 h a repeated request is answered with what came of it.
 
 Outcomes: `accepted` (on the RAE's disk, not done yet), then one of `done`, `failed` (begun, without success), `refused`
-(nothing was done), `expired` (its turn came too late; from the bridge: nobody answered), `interrupted` (the RAE's
-program ended before it was done).
+(nothing was done), `expired` (its turn came too late; from the bridge, without `epoch`: nobody answered within the
+lifetime and 2 s), `interrupted` (the RAE's program ended before it was done). Should a RAE have begun a request and its
+answer be late, because the uplink stood still, its own final response follows the bridge's `expired` and is the truth.
 
 | what is wrong | by MQTT, at the RAE | in `dmp.cmd`, at the bridge |
 |---|---|---|

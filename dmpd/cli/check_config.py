@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from dmpd.cli.config import CloudConfig, add_config_argument
+from dmpd.cli.config import CloudConfig, add_any_config_argument
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import load
@@ -16,7 +16,7 @@ HELP: Final = "check a configuration file"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_any_config_argument(parser)
     add_program_argument(parser)
 
 

@@ -17,6 +17,7 @@ from dmpd.runtime.daemon_process import UNDER_SUPERVISORD
 from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, MqttSettings, TopicSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/dmpd/dmpd.yaml")
+RAE_CONFIG: Final = Path("/etc/dmpd/local-registry.yaml")
 SETTLE_S: Final = 1.1
 """supervisord counts an end within startsecs (1 s) as a failed start and tries again; later it shows EXITED."""
 
@@ -62,6 +63,15 @@ def add_config_argument(parser: argparse.ArgumentParser, *, lab: bool = False) -
     """``--config FILE``; its default is ``default_config``."""
     default = default_config(lab=lab)
     parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"default {default}")
+
+
+def add_any_config_argument(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE`` of the cloud or of a RAE; its default is what this machine has."""
+    default = default_config()
+    if "DMPD_CONFIG" not in os.environ and not default.exists() and RAE_CONFIG.exists():
+        default = RAE_CONFIG
+    about = "default: DMPD_CONFIG, or dmpd.yaml or else local-registry.yaml in /etc/dmpd"
+    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=about)
 
 
 def load_cloud_config(args: argparse.Namespace) -> CloudConfig:

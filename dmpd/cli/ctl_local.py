@@ -69,6 +69,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("committed", f"{found['committed']} changes, epoch {found['epoch']}"),
             ("certificate", _certificate(found.get("certificate_days_left"))),
         ]
+    facts += [("trouble", sentence) for sentence in found.get("lan_troubles", ())]
     return facts
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dmpd.cli.arguments import count, rate
+from dmpd.cli.config import RAE_CONFIG
 from dmpd.local_registry.daemon import run_rae, run_simulated, run_unenrolled
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.simulate import SimulateOptions, missing_certificates
@@ -21,7 +22,7 @@ from dmpd.runtime.flock import AlreadyRunningError
 from dmpd.runtime.settings import LogSettings, MqttSettings
 
 HELP: Final = "the edge daemon of a RAE: finds the devices of its LAN and reports them"
-DEFAULT_CONFIG: Final = Path("/etc/dmpd/local-registry.yaml")
+DEFAULT_CONFIG: Final = RAE_CONFIG
 
 _PROGRAM: Final = "local-registry"
 

@@ -20,8 +20,8 @@ from dmpd.cli import dmpd as dmpd_program  # isort: skip
 from dmpd.local_registry.settings import LocalRegistrySettings
 
 ON_A_RAE: Final = {
-    "dmpd": ("Device management for test labs: the Local Registry", ("local-registry", "check-config")),
-    "dmpctl": ("ask and steer the Local Registry of this router", ("enroll", "local", "check-config")),
+    "dmpd": ("Device management for test labs: the Local Registry", ("local-registry", "check-config", "print-config")),
+    "dmpctl": ("ask and steer the Local Registry of this router", ("enroll", "local", "check-config", "print-config")),
 }
 _COMMANDS: Final = {"dmpd": dmpd_program.COMMANDS, "dmpctl": dmpctl.COMMANDS}
 _CONFIGURATION: Final = "/etc/dmpd/local-registry.yaml"

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from dmpd.cli.check_config import add_program_argument, schema_of
-from dmpd.cli.config import add_config_argument
+from dmpd.cli.config import add_any_config_argument
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import load_with_sources
 
@@ -34,7 +34,7 @@ class Effective(msgspec.Struct, frozen=True):
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_config_argument(parser)
+    add_any_config_argument(parser)
     add_program_argument(parser)
     parser.add_argument("--json", action="store_true", help="for programs: a list of path, value, source")
 

@@ -26,6 +26,7 @@ from dmpd.local_registry.registry import Registry
 from dmpd.local_registry.requests import Requests
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.source import Evidence, LanDown, LanSignal, LanSource
+from dmpd.local_registry.sources import trouble
 from dmpd.local_registry.store import StoreError
 from dmpd.local_registry.uplink import Connect, Uplink
 from dmpd.local_registry.verbs import Verbs
@@ -295,6 +296,7 @@ class Engine:
             "requests": self.requests.open,
             "problems": self.problems(),
             "certificate_days_left": self._certificate_days,
+            "lan_troubles": trouble.current(),
         }
 
     def device_list(self) -> list[dict[str, Any]]:

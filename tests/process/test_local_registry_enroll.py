@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,9 +52,12 @@ class Router:
             process.wait()
 
     def wait_state(self, state: str) -> None:
+        self.until_status(lambda found: found.get("state") == state, state)
+
+    def until_status(self, condition: Callable[[dict[str, object]], object], what: str) -> None:
         deadline_s = time.monotonic() + WAIT_S
-        while (found := self.status().get("state")) != state:
-            assert time.monotonic() < deadline_s, f"{found}: {(self.folder / 'log').read_text()}"
+        while not condition(found := self.status()):
+            assert time.monotonic() < deadline_s, f"not {what}: {found}: {(self.folder / 'log').read_text()}"
             time.sleep(0.05)
 
     def status(self) -> dict[str, object]:
@@ -90,7 +93,12 @@ def test_from_an_empty_router_to_devices(router: Router, mosquitto) -> None:
         assert daemon.poll() is None, "the same process all the while"
         said = router.ctl("local", "status")
         assert "R-enrolled" in said
-        assert "certificate  ends in 29 days" in said
+        assert "certificate  ends in 364 days" in said
+        assert "trouble" not in said
+        (router.folder / "leases").unlink()
+        router.until_status(lambda found: found.get("lan_troubles"), "the lease file is missed")
+        assert f"lease file {router.folder / 'leases'}: is not there" in router.ctl("local", "status")
+        (router.folder / "leases").write_text(LEASE)
         said = router.ctl("local", "devices")
         assert "tv-one" in said
         assert "3c:12:aa:00:00:01" in said

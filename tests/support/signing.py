@@ -1,19 +1,26 @@
-"""A PKI of one's own, as docs/rae.md shows it: signs a RAE's request with ``openssl``."""
+"""A PKI of one's own, by the commands of docs/rae.md: signs a RAE's request with ``openssl``."""
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 from dmpd.lab.certificates import CertificateAuthority
+from tests.support import documented
 
-EXTENSIONS = "basicConstraints = critical, CA:FALSE\nextendedKeyUsage = clientAuth\n"
 
-
-def sign(request: Path, authority: CertificateAuthority, *, extensions: str = EXTENSIONS) -> bytes:
+def sign(request: Path, authority: CertificateAuthority, *, usage: str = "clientAuth") -> bytes:
     """The certificate for ``request``, PEM, good from now on."""
-    key = authority.folder / "ca.key"
-    command = ["openssl", "x509", "-req", "-in", request, "-CA", authority.ca_file, "-CAkey", key, "-days", "30"]
-    done = subprocess.run(
-        [*command, "-extfile", "/dev/stdin"], input=extensions.encode(), capture_output=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    script = documented.block("rae.md", "openssl x509")
+    assert "clientAuth" in script
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for source, copy in (
+            (request, "client.csr"),
+            (authority.ca_file, "ca.crt"),
+            (authority.folder / "ca.key", "ca.key"),
+        ):
+            (folder / copy).write_bytes(source.read_bytes())
+        command = ["bash", "-euc", script.replace("clientAuth", usage)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return (folder / "client.crt").read_bytes()

@@ -9,7 +9,7 @@ from dmpd.lab.certificates import CertificateAuthority
 from dmpd.local_registry import credentials
 from dmpd.local_registry.credentials import CredentialsError
 from dmpd.runtime.settings import MqttSettings
-from tests.support.signing import EXTENSIONS, sign
+from tests.support.signing import sign
 
 RAE = "lab-7.R_1"
 
@@ -99,8 +99,7 @@ def another_ca(mqtt, authority):
 
 
 def for_servers(mqtt, authority):
-    extensions = EXTENSIONS.replace("clientAuth", "serverAuth")
-    return sign(credentials.request_path(mqtt), authority, extensions=extensions), None
+    return sign(credentials.request_path(mqtt), authority, usage="serverAuth"), None
 
 
 def no_certificate(mqtt, authority):

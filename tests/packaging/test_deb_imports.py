@@ -13,16 +13,6 @@ from tests.support import debian
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CONFIG = "rae: R1\nlan: {interface: br-lan, lease_file: /var/lib/misc/dnsmasq.leases}\n"
-IMPORTS = """
-import sys
-sys.path[0:0] = ["/usr/lib/dmpd/app", "/usr/lib/dmpd/vendor"]
-import dmpd.local_registry.daemon, dmpd.local_registry.sources.neighbours, dmpd.runtime.mqtt, msgspec, orjson, paho
-import platform
-places = {module.__file__.rpartition("/usr/lib/")[2].split("/")[1] for module in (msgspec, orjson, paho)}
-assert places == {"vendor"}, places
-assert msgspec.json.decode(orjson.dumps({"a": 1})) == {"a": 1}
-print(f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine())
-"""
 
 
 def in_root(root: Path, *argv: str) -> str:
@@ -46,7 +36,7 @@ def test_modules_import_and_a_configuration_is_read(suite, python, arch, machine
             qemu = "/usr/bin/qemu-aarch64-static"
             shutil.copy2(qemu, root / qemu[1:])
             interpreter = [qemu, *interpreter]
-        assert in_root(root, *interpreter, "-I", "-c", IMPORTS).split() == [python, machine]
+        assert in_root(root, *interpreter, "-I", "-c", debian.IMPORTS).split() == [python, machine]
         (root / "etc/dmpd/local-registry.yaml").write_text(CONFIG)
         said = in_root(
             root, *interpreter, "-I", "/usr/bin/dmpd", "check-config", "--config", "/etc/dmpd/local-registry.yaml"

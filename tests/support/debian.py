@@ -30,6 +30,16 @@ TOOLS = (
 INPUTS = ("dmpd", "docs", "etc", "packaging", "CHANGELOG.md", "LICENSE", "pyproject.toml", "requirements.lock")
 BUILD_S = 600
 ROOT_S = 600
+IMPORTS = """
+import sys
+sys.path[0:0] = ["/usr/lib/dmpd/app", "/usr/lib/dmpd/vendor"]
+import dmpd.local_registry.daemon, dmpd.local_registry.sources.neighbours, dmpd.runtime.mqtt, msgspec, orjson, paho
+import platform
+places = {module.__file__.rpartition("/usr/lib/")[2].split("/")[1] for module in (msgspec, orjson, paho)}
+assert places == {"vendor"}, places
+assert msgspec.json.decode(orjson.dumps({"a": 1})) == {"a": 1}
+print(f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine())
+"""
 
 
 def need_tools() -> None:

@@ -101,12 +101,15 @@ def _history(row: DeviceRow | None, messages: Sequence[Foldable]) -> Iterable[Ev
     last: DeviceState | None = None
     end: EventRow | None = None
     first = messages[0]
+    reached = (row.epoch, row.rev) if row is not None else (0, 0)
     for message in messages:
         if isinstance(message, Closed):
             end = _event(message, "closed", {"reason": message.reason, "successor": message.successor})
             break
-        if row is not None and (message.epoch, message.rev) < (row.epoch, row.rev + isinstance(message, Change)):
-            continue
+        place = (message.epoch, message.rev)
+        if place < reached or (place == reached and isinstance(message, Change)):
+            continue  # delivered again, within this very batch too: it says what was
+        reached = place
         state = message.record.state if isinstance(message, Checkpoint) else message.patch.state
         if state is not UNSET and state != last:
             said.append(Said(message.at, message.seq or 0, message.rev, state, message.cause))

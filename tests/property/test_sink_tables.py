@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dmpd.cloud_registry.same_json import same_record
@@ -35,6 +35,14 @@ pytestmark = pytest.mark.services
 LEVELS = (r"read\\ committed", "serializable")
 PARTITION = 3
 FAITHFUL = st.lists(STEP.filter(lambda step: step[0] not in ("lose", "phantom")), min_size=1, max_size=24)
+STATE_SAID_AGAIN = [
+    ("change", 0, 0, 0),
+    ("change", 0, 0, 1),
+    ("checkpoint row", 0, 0, 0),
+    ("change", 0, 0, 1),
+    ("repeat", 0, 0, 1),
+]
+"""A checkpoint that says no new state, a change that does, and both again: the checkpoint's is no way back."""
 CUTS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 REWINDS = st.lists(st.integers(1, 30), max_size=3)
 CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -169,6 +177,7 @@ def test_one_by_one_every_table_is_the_models(database, steps):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=CHECK)
 @given(steps=FAITHFUL, cuts=CUTS, rewinds=REWINDS, every=st.sampled_from([0, 0, 3, 5, 11]))
+@example(steps=STATE_SAID_AGAIN, cuts=[9], rewinds=[], every=0)
 def test_in_any_batches_every_table_is_the_models(database, steps, cuts, rewinds, every):
     """Also when transactions fail with 40001, in the middle and at COMMIT."""
     log = Log(steps)

@@ -28,6 +28,9 @@ _T = TypeVar("_T")
 _SAY_EVERY_S: Final = 5.0
 """While a halt waits: the parent takes a silent worker for stuck."""
 
+_PASSING: Final[frozenset[Meaning]] = frozenset({"away", "lost", "read_only", "conflict", "slow"})
+"""Why a probe failed: not for its own sake."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +85,6 @@ class PatientDatabase:
         meaning = meaning_of(error)
         step = trial.failed(meaning)
         if step == "probe":
-            self._drop_if_broken()
             step = trial.probed() if self._probe(output) else "wait"
         if step == "blame":
             raise DataRefusedError(sentence(error)) from error
@@ -92,14 +94,23 @@ class PatientDatabase:
             self._wait(error, meaning, output, anew=step == "reconnect")
 
     def _probe(self, output: Output) -> bool:
-        """Whether the database takes a write that has nothing to do with the work."""
-        try:
-            self._connected().execute(PROBE, (self._partition,))
-        except (psycopg.Error, DatabaseUnreachableError) as error:
-            output.waiting_sink(sentence(error))
-            _log.warning("database: the probe too: %s", sentence(error), extra=log_fields(partition=self._partition))
-            return False
-        return True
+        """Whether the database takes a write that has nothing to do with the work. Waits for a database that is away.
+
+        The work is not tried before: what if it is what crashes the server, again and again?
+        """
+        while True:
+            self._drop_if_broken()
+            try:
+                self._connected().execute(PROBE, (self._partition,))
+            except (psycopg.Error, DatabaseUnreachableError) as error:
+                meaning = meaning_of(error)
+                if meaning not in _PASSING:
+                    fields = log_fields(partition=self._partition)
+                    _log.error("database: the probe too: %s", sentence(error), extra=fields)
+                    return False
+                self._wait(error, meaning, output, anew=meaning == "read_only")
+            else:
+                return True
 
     def _wait(self, error: Exception, meaning: Meaning, output: Output, *, anew: bool) -> None:
         self._drop_if_broken()

@@ -6,7 +6,9 @@ Timers are shortened; each fault lasts until every worker says that it waits, an
 
 import contextlib
 import os
+import pwd
 import signal
+import subprocess
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +17,9 @@ import pytest
 from confluent_kafka import Producer
 
 from dmpd.cloud_registry import migrate
-from dmpd.lab.postgresql import PostgreSQL
+from dmpd.lab.postgresql import SUPERUSER, PostgreSQL
+from dmpd.lab.server import give_to
+from dmpd.lab.server_process import ServerProcess
 from dmpd.runtime import exit_codes
 from dmpd.runtime.database import connect
 from dmpd.runtime.settings import DatabaseSettings
@@ -38,9 +42,13 @@ TABLES = ("device_session", "device_interface", "device_attribute", "device_even
 class Site:
     """A cluster, a Cloud Registry on it as the role with least privilege, and a feed."""
 
-    def __init__(self, folder, kafka, process):
+    def __init__(self, folder, kafka, process, standby):
         self.process = process
-        self.admin_settings = DatabaseSettings(conninfo=process.server.create_database("registry"))
+        self.standby = standby
+        hosts = f"{process.server.socket_folder},{standby.server.socket_folder}"
+        conninfo = f"host={hosts} dbname=registry target_session_attrs=read-write"
+        process.server.create_database("registry")
+        self.admin_settings = DatabaseSettings(conninfo=f"{conninfo} user={SUPERUSER}")
         with self.admin() as connection:
             migrate.migrate(connection)
             connection.execute(f"CREATE ROLE {ROLE} LOGIN")
@@ -48,9 +56,7 @@ class Site:
             script = files("dmpd.cloud_registry").joinpath("schema", "roles.sql").read_text()
             for statement in migrate.statements(script):
                 connection.execute(statement)
-        self.settings = DatabaseSettings(
-            conninfo=f"host={process.server.socket_folder} dbname=registry user={ROLE}",
-        )
+        self.settings = DatabaseSettings(conninfo=f"{conninfo} user={ROLE}")
         self.daemon = CloudDaemon(
             folder,
             kafka,
@@ -82,6 +88,40 @@ class Site:
 
     def end_sessions(self, connection):
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (ROLE,))
+
+    def start_standby(self):
+        one, two = self.process.server, self.standby.server
+        two.folder.mkdir()
+        give_to(two.folder, two.user)
+        copy = [
+            "pg_basebackup",
+            "-h",
+            one.socket_folder,
+            "-U",
+            SUPERUSER,
+            "-D",
+            two.folder / "data",
+            "-R",
+            "-c",
+            "fast",
+        ]
+        uid, gid = pwd.getpwnam(two.user)[2:4]
+        as_user = {"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        subprocess.run(copy, check=True, cwd="/", timeout=60, **as_user)
+        two.prepare()
+        self.standby.start()
+        with self.admin() as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            wait_for(lambda: connection.execute(state).fetchone() == (1,), self.log)
+
+    def promote(self):
+        own = self.standby.server.conninfo("registry")
+        with contextlib.closing(connect(DatabaseSettings(conninfo=own), application="admin")) as connection:
+            connection.autocommit = True
+            assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
+        self.process, self.standby = self.standby, None
 
     def backends(self):
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -126,8 +166,12 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(kafka, tmp_path_factory):
-    with public_folder() as folder, start(PostgreSQL(folder / "postgresql", durable=True)) as process:
-        site = Site(tmp_path_factory.mktemp("faults"), kafka, process)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(public_folder())
+        process = stack.enter_context(start(PostgreSQL(folder / "one", durable=True)))
+        standby = ServerProcess(PostgreSQL(folder / "two", durable=True))
+        stack.callback(standby.stop)
+        site = Site(tmp_path_factory.mktemp("faults"), kafka, process, standby)
         with site.daemon:
             site.feed.burst(2)
             site.wait_settled()
@@ -200,6 +244,16 @@ def test_out_of_connections(site):
         admin.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
         afterwards.callback(admin.execute, f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
         site.end_sessions(admin)
+
+
+def test_failing_over_to_a_standby(site):
+    """The server dies for good; a synchronous standby that was made of it takes over."""
+    if site.standby is None:
+        pytest.fail("it was done already, and the first server is gone")
+    with trouble(site, ["refused", "No such file", "read-only"]) as afterwards:
+        site.start_standby()
+        site.process.kill()
+        afterwards.callback(site.promote)
 
 
 def test_a_missing_privilege_halts_until_it_is_given(site):

@@ -11,10 +11,12 @@ import threading
 import pytest
 
 from dmpd.lab.postgresql import PostgreSQL
+from dmpd.model.record import RecordPatch
 from tests.support import sql_faults
 from tests.support.cloud_tables import ModelTables, assert_same_tables, stored_tables
 from tests.support.edge_histories import Edge
-from tests.support.rows import OutputTwin, handle_all, make_handler, migrated, record_of
+from tests.support.messages import change, checkpoint, session_id
+from tests.support.rows import OutputTwin, handle_all, make_handler, migrated, record_of, rows_of
 from tests.support.services import PostgreSQLService, public_folder, start
 
 pytestmark = pytest.mark.services
@@ -98,6 +100,34 @@ def test_a_backend_killed_in_mid_transaction_costs_time_only(database, table):
     assert output.waits >= 1
     with migrated(database) as connection:
         assert_same_tables(stored_tables(connection, [RAE]), log.tables())
+
+
+def test_a_record_that_crashes_the_server_costs_itself(database):
+    """Its backend dies of SIGKILL each time, and everybody's with it; the work waits until the server is back."""
+    session, other = session_id(1), session_id(2)
+    messages = [
+        checkpoint(1, session=session),
+        change(2, patch=RecordPatch(name="poison"), session=session),
+        checkpoint(1, session=other),
+        change(2, patch=RecordPatch(name="good"), session=other),
+    ]
+    with migrated(database) as connection:
+        connection.execute(
+            "CREATE FUNCTION crash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE"
+            " 'COPY (SELECT 1) TO PROGRAM ' || quote_literal('kill -9 ' || pg_backend_pid()); RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER crash BEFORE INSERT OR UPDATE ON device_session"
+            " FOR EACH ROW WHEN (NEW.name = 'poison') EXECUTE FUNCTION crash()"
+        )
+    output = OutputTwin()
+    with contextlib.closing(make_handler(database, retry_max_s=0.2)) as handler:
+        handler.handle([record_of(message, offset) for offset, message in enumerate(messages)], output)
+    assert set(output.refused) == {1}
+    assert output.refused[1][0] == "refused"
+    with migrated(database) as connection:
+        found = {key: (row.rev, row.stale, row.record.name) for key, row in rows_of(connection).items()}
+    assert found == {session: (1, False, None), other: (2, False, "good")}
 
 
 def test_a_connection_ended_in_mid_transaction_costs_an_attempt(database):

@@ -77,10 +77,15 @@ def test_migrate_says_what_is_there_and_what_differs(daemon):
     assert "partitions is 4, configured 6" in other.stderr
 
 
-def test_refuses_a_database_without_tables(tmp_path, kafka, postgres):
+def test_refuses_a_database_without_tables_or_with_those_of_a_later_version(tmp_path, kafka, postgres):
     with CloudDaemon(tmp_path, kafka, postgres) as daemon:
         assert daemon.process.wait(30) == exit_codes.CONFIG
     assert "run 'dmpd migrate' first" in daemon.log_path.read_text()
+    with migrated(postgres) as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    with daemon:
+        assert daemon.process.wait(30) == exit_codes.CONFIG
+    assert "the database's schema is 99, this dmpd knows only" in daemon.log_path.read_text()
 
 
 def test_rows_equal_the_model_whoever_is_killed(daemon, kafka, postgres):
@@ -113,6 +118,7 @@ def test_rows_equal_the_model_whoever_is_killed(daemon, kafka, postgres):
         produce(producer, topic, messages[4500:])
         wait_for(lambda: revs() == 5000, "everything in the database")
         assert daemon.drain() == exit_codes.OK, daemon.log_path.read_text()[-3000:]
+        assert "the database runs with fsync = off" in daemon.log_path.read_text(), "as the tests' cluster does"
         rows = rows_of(connection)
         (states,) = connection.execute("SELECT sum(coalesce((detail->>'passed')::int, 1)) FROM device_event").fetchone()
     assert rows.keys() == expected.keys()

@@ -16,6 +16,7 @@ _SHAPE: Final = bytes.maketrans(b"123456789+E[", b"0000000000e{")
 """Digits and ``+`` become ``0``, both brackets that open ``{``: what is looked for is then a plain sub-string."""
 _MANY_DIGITS: Final = b"0" * 18
 _BIG_EXPONENT: Final = b"0e000"
+_SMALL_EXPONENT: Final = b"0e-000"
 
 
 def check_strict(payload: bytes, session: str) -> None:
@@ -57,9 +58,10 @@ def _is_suspicious(payload: bytes, session: str) -> bool:
     shape = payload.translate(_SHAPE)
     if _MANY_DIGITS in shape or shape.count(b"{") > limits.NESTING_MAX or b"\\u0000" in payload:
         return True
-    if _BIG_EXPONENT not in shape:
+    if _BIG_EXPONENT not in shape and _SMALL_EXPONENT not in shape:
         return False
-    return _BIG_EXPONENT in payload.replace(session.encode(), b"").translate(_SHAPE)
+    shape = payload.replace(session.encode(), b"").translate(_SHAPE)
+    return _BIG_EXPONENT in shape or _SMALL_EXPONENT in shape
 
 
 def _look_closely(payload: bytes) -> None:
@@ -108,6 +110,8 @@ def _checked_float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
         raise InvalidMessageError("range", "number beyond a double")
+    if number == 0 and digits.lower().partition("e")[0].strip("-0."):
+        raise InvalidMessageError("range", "number too small for a double")  # PostgreSQL may refuse it
     return number
 
 

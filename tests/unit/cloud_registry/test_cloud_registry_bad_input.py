@@ -23,7 +23,7 @@ OTHER = "RAE-8"
 KEY = info_topic(EVIL, SESSION).encode()
 OWN = info_topic(EVIL, "rae").encode()
 ALONE = session_id(60)
-"""Of what only the database refuses: nothing that comes after it takes its place before it is written."""
+"""Of what a database might refuse: nothing that comes after it takes its place before it is written."""
 HANDLED = None
 
 
@@ -104,10 +104,10 @@ KINDS = {
     "infinity": (KEY, attribute(b"-Infinity"), "malformed"),
     "a number beyond a double": (KEY, attribute(b"1e400"), "range"),
     "a number of 16,000 digits": (KEY, attribute(b"9" * 16_000), "range"),
-    "a number too small for numeric": (
+    "a number too small for a double": (
         info_topic(EVIL, ALONE).encode(),
         attribute(b"1e-99999").replace(SESSION.encode(), ALONE.encode()),
-        "refused",
+        "range",
     ),
     "an integer beyond 64 bits": (KEY, attribute(b"[18446744073709551616]"), "range"),
     "rev 2^63": (KEY, raw("rev", b"9223372036854775808"), "range"),

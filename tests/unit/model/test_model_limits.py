@@ -127,3 +127,15 @@ def test_payload_at_the_bound_and_one_over():
 def test_edge_is_refused_what_the_cloud_would_refuse(message):
     with pytest.raises(InvalidMessageError):
         encode(message)
+
+
+@pytest.mark.parametrize("number", [b"1e-400", b"-0.1E-0400", b"0." + b"0" * 400 + b"1", b'[1, {"x": 2.5e-324999}]'])
+def test_a_number_too_small_for_a_double_is_refused(number):
+    """One database rounds it, the other one refuses it."""
+    with pytest.raises(InvalidMessageError, match="too small for a double"):
+        encode(with_attributes({"a": Raw(number)}))
+
+
+@pytest.mark.parametrize("number", [b"5e-324", b"0e-999", b"-0.0E-999", b"1e-5", b"0.000"])
+def test_small_numbers_and_zero_are_not(number):
+    encode(with_attributes({"a": Raw(number)}))

@@ -35,6 +35,17 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         stream, topics = self.cloud_registry.stream, self.topics
+        longest_s = self.database.answer_timeout_s
+        if stream.stuck_timeout_s < longest_s:
+            raise ValueError(
+                "cloud_registry.stream.stuck_timeout_s: expected at least 1.5 x database.statement_timeout_s + 1"
+                f" ({longest_s:g}), got {stream.stuck_timeout_s:g}: a worker that waits for one answer would be killed"
+            )
+        if stream.sink_silence_timeout_s < 3 * self.database.statement_timeout_s:
+            raise ValueError(
+                "cloud_registry.stream.sink_silence_timeout_s: expected at least 3 x database.statement_timeout_s"
+                f" ({3 * self.database.statement_timeout_s:g}), got {stream.sink_silence_timeout_s:g}"
+            )
         tombstone_hours = self.cloud_registry.retention.tombstone_hours
         if tombstone_hours < topics.retention_hours + OUTBOX_HOURS_MAX:
             raise ValueError(

@@ -26,7 +26,7 @@ from dmpd.stream.handler import Output
 _T = TypeVar("_T")
 
 _SAY_EVERY_S: Final = 5.0
-"""While a halt waits: the parent takes a silent worker for stuck."""
+"""While nothing is released, whatever the reason: the parent takes a silent worker for stuck."""
 
 _PASSING: Final[frozenset[Meaning]] = frozenset({"away", "lost", "read_only", "conflict", "slow"})
 """Why a probe failed: not for its own sake."""
@@ -50,6 +50,8 @@ class PatientDatabase:
         self._connection: Connection | None = None
         self.connections_made = 0
         """Whoever remembers what the database said forgets it when this changes: it may be another one now."""
+        self._output: Output | None = None
+        self._said_at_s = 0.0
         self._backoff = Backoff(settings.retry_first_s, settings.retry_max_s, random=random.random)
 
     def until_done(self, work: Callable[[Connection], _T], output: Output, *, is_single: bool = False) -> _T:
@@ -64,6 +66,8 @@ class PatientDatabase:
             DataRefusedError: The data is to blame; if ``is_single``, a write of something else has succeeded since.
         """
         trial = Trial(is_single=is_single)
+        if output is not self._output:  # another batch: what was said of the last one is over
+            self._output, self._said_at_s = output, time.monotonic()
         while True:
             try:
                 done = work(self._connected())
@@ -140,9 +144,17 @@ class PatientDatabase:
             connection = connect(self._settings.database, application=f"dmpd-cloud-registry-{self._partition}")
             connection.autocommit = True  # transactions are opened where they begin, and only there
             plan_every_time(connection)
+            connection.on_answer = self._say_if_slow
             self._connection = connection
             self.connections_made += 1
         return self._connection
+
+    def _say_if_slow(self) -> None:
+        """In a long transaction, or the many of a wide batch: it goes on, so the parent must not take it for stuck."""
+        now_s = time.monotonic()
+        if self._output is not None and now_s - self._said_at_s > _SAY_EVERY_S:
+            self._said_at_s = now_s
+            self._output.waiting_sink("the database is slow")
 
     def _drop_if_broken(self) -> None:
         if self._connection is not None and (self._connection.broken or self._connection.closed):

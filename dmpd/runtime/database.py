@@ -1,6 +1,7 @@
 """Connections to PostgreSQL or CockroachDB, made here only, with every timeout against a frozen peer."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +17,19 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     answer_timeout_s: float | None = None
     """For one answer; set by ``connect``."""
+    on_answer: Callable[[], None] | None = None
+    """Called after each answer, in the middle of whatever is being done."""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """See ``psycopg``. A frozen server acknowledges packets: no timeout of TCP's ends the wait, nor of its own."""
         try:
-            return super().wait(gen, interval=interval, timeout=timeout or self.answer_timeout_s)
+            answer = super().wait(gen, interval=interval, timeout=timeout or self.answer_timeout_s)
         except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 - psycopg has no public name for it
             self.pgconn.finish()
             raise psycopg.OperationalError("the server does not answer") from error
+        if self.on_answer is not None:
+            self.on_answer()
+        return answer
 
 
 DatabaseError = psycopg.Error
@@ -31,10 +37,6 @@ DatabaseError = psycopg.Error
 
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
 """A frozen zombie must not keep its row locks."""
-
-_ANSWER_FACTOR: Final = 1.5
-_ANSWER_MARGIN_S: Final = 1.0
-"""Beyond statement_timeout, by which a server that works has cancelled: longer than that it is taken for frozen."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def connect(settings: DatabaseSettings, *, application: str) -> Connection:
         connection = Connection.connect(**_parameters(settings, application))
     except (psycopg.OperationalError, psycopg.ProgrammingError, OSError) as error:
         raise DatabaseUnreachableError(f"{describe(settings)}: {str(error).strip()}") from error
-    connection.answer_timeout_s = settings.statement_timeout_s * _ANSWER_FACTOR + _ANSWER_MARGIN_S
+    connection.answer_timeout_s = settings.answer_timeout_s
     if not settings.prepare:
         connection.prepare_threshold = None
     try:

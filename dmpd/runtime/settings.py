@@ -113,6 +113,11 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if _PASSWORD.search(self.conninfo):
             raise ValueError("conninfo: expected no password in it; put it into a file and name that as password_file")
 
+    @property
+    def answer_timeout_s(self) -> float:
+        """How long a connection waits for one answer: a server that works has cancelled the statement by then."""
+        return 1.5 * self.statement_timeout_s + 1.0
+
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What goes to stderr."""

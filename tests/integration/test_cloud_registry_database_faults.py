@@ -62,8 +62,8 @@ class Site:
             kafka,
             self.settings,
             partitions=PARTITIONS,
-            timeouts={"statement_timeout_s": 1.0, "connect_timeout_s": 2},
-            registry={"retry_max_s": 0.3, "halt_retry_s": 1.0},
+            timeouts={"statement_timeout_s": 2.0, "connect_timeout_s": 2},
+            registry={"retry_max_s": 0.3, "halt_retry_s": 1.0, "transaction_sessions_max": 2},
             ring_bytes=256 * 1024,
             max_record_bytes=64 * 1024,
             stuck_timeout_s=STUCK_S,
@@ -188,9 +188,9 @@ def trouble(site, words, *, hold_s=0.0):
         yield stack
         site.feed.burst(BURST_REVS)
         site.wait_for_waiting(words)
+        wait_for(lambda: all(one["paused"] for one in site.partitions()), lambda: ("rings not full", site.log()))
         until_s = time.monotonic() + hold_s
         wait_for(lambda: time.monotonic() > until_s, site.log, timeout_s=hold_s + 60)
-        wait_for(lambda: all(one["paused"] for one in site.partitions()), lambda: ("rings not full", site.log()))
         assert site.daemon.memory_bytes() - memory < GROWTH_MAX_BYTES
         assert site.standing() == before
     site.wait_settled()
@@ -218,6 +218,19 @@ def test_frozen_for_longer_than_every_timer(site):
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         afterwards.callback(lambda: [os.kill(pid, signal.SIGCONT) for pid in frozen])
+
+
+def test_slow_but_at_work(site):
+    """A batch takes longer than every timer, no statement does: nobody is taken for stuck."""
+    with trouble(site, ["the database is slow"], hold_s=2.5 * STUCK_S) as afterwards:
+        admin = afterwards.enter_context(site.admin())
+        admin.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END $$"
+        )
+        for table in ("device_session", "device_attribute", "device_event"):
+            admin.execute(f"CREATE TRIGGER slow AFTER INSERT OR UPDATE ON {table} EXECUTE FUNCTION slow()")
+        afterwards.callback(admin.execute, "DROP FUNCTION slow CASCADE")
 
 
 def test_too_slow(site):

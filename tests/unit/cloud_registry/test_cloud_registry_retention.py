@@ -14,7 +14,8 @@ from dmpd.cloud_registry.settings import CloudRegistrySettings, RetentionSetting
 from dmpd.model.messages import Status
 from dmpd.model.record import DeviceRecord, Interface
 from dmpd.runtime.database import connect
-from dmpd.runtime.settings import TopicSettings
+from dmpd.runtime.settings import DatabaseSettings, TopicSettings
+from dmpd.stream.settings import StreamSettings
 from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, checkpoint, closed, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
@@ -172,6 +173,15 @@ def test_a_tombstone_outlives_what_could_bring_its_session_back():
     with pytest.raises(ValueError, match=r"retention_hours \+ 168 \(336\), got 335"):
         CloudConfig(cloud_registry=short)
     assert CloudConfig(cloud_registry=short, topics=TopicSettings(retention_hours=167))
+
+
+def test_timers_that_would_kill_a_waiting_worker_are_refused():
+    slow = DatabaseSettings(statement_timeout_s=40.0)
+    with pytest.raises(ValueError, match=r"stuck_timeout_s: expected at least .* \(61\), got 60"):
+        CloudConfig(database=slow)
+    stream = StreamSettings(stuck_timeout_s=61.0)
+    with pytest.raises(ValueError, match=r"sink_silence_timeout_s: expected at least .* \(120\), got 90"):
+        CloudConfig(database=slow, cloud_registry=CloudRegistrySettings(stream=stream))
 
 
 def test_start_warns_of_a_database_that_may_forget(connection):

@@ -137,6 +137,25 @@ def test_a_letter_whose_place_cannot_be_costs_itself_alone(bench, capsys):
     assert [one.value() for one in bench.read_all(TOPIC)] == [b"good"]
 
 
+def test_what_the_sink_says_is_shown(tmp_path, bench, capsys):
+    with bench.daemon() as stream:
+        ctl = Dmpctl(bench.config(stream), capsys)
+        (tmp_path / "block0").touch()
+        bench.produce(["good"])
+        wait_for(lambda: picture(stream).get("state") == "waiting", lambda: stream.log)
+        assert ctl("stream", "status") == 1
+        assert "partition 0: the sink takes nothing: the sink is blocked" in ctl.out
+        assert ctl("stream", "resume", "--partition", "0") == 0
+        assert "waits for its sink and goes on by itself: the sink is blocked" in ctl.out
+        (tmp_path / "needs-person").touch()
+        wait_for(lambda: picture(stream).get("state") == "halted", lambda: stream.log)
+        wait_for(lambda: "the sink takes nothing" in stream.log, lambda: stream.log)  # the reason of degraded
+        assert ctl("stream", "skip", "--partition", "0") == 1
+        (tmp_path / "block0").unlink()
+        wait_for(lambda: picture(stream).get("state") == "running", lambda: stream.log)
+        wait_for(lambda: ctl("stream", "status") == 0, lambda: stream.log)
+
+
 def test_what_cannot_be_done_is_a_sentence_and_its_code(bench, capsys):
     with bench.daemon() as stream:
         ctl = Dmpctl(bench.config(stream), capsys)

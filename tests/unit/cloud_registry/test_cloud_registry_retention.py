@@ -145,6 +145,39 @@ def test_the_sink_writes_while_a_batch_is_held_in_the_middle(connection, postgre
     assert removed == [Removed(events=18, tombstones=9, canaries=0)]
 
 
+def test_two_instances_at_once_remove_each_row_once(connection, postgres):
+    fill(postgres, "R-old", range(60), ends=True)
+    age(connection, "R-old", 101)
+    removed, start = [], threading.Barrier(2)
+
+    def remove():
+        with contextlib.closing(connect(postgres, application="retention")) as own:
+            own.autocommit = True
+            start.wait(20)
+            removed.append(remove_old(own, SETTINGS, rest=never))
+
+    threads = [threading.Thread(target=remove) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(removed) == 2
+    rest = remove_old(connection, SETTINGS, rest=never)  # what both found locked by the other
+    total = [sum(each) for each in zip(*removed, rest, strict=True)]
+    assert total == [120, 60, 0]
+
+
+def test_it_finds_what_is_old_by_indexes(connection):
+    connection.execute("SET enable_seqscan = off")
+    for statement, index in (
+        (retention._OLD_EVENTS, "device_event_recorded"),
+        (retention._OLD_TOMBSTONES, "device_session_closed"),
+    ):
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}", (100, 500)))
+        assert f"Index Scan using {index}" in plan
+        assert "Sort" not in plan
+
+
 def test_a_pass_that_fails_is_counted_and_the_next_one_works(connection, postgres, monkeypatch):
     fill(postgres, "R-old", range(3), ends=True)
     age(connection, "R-old", 101)

@@ -89,6 +89,7 @@ class PatientDatabase:
         meaning = meaning_of(error)
         step = trial.failed(meaning)
         if step == "probe":
+            output.waiting_sink(sentence(error))  # the answer that did not come took long, a connection may too
             step = trial.probed() if self._probe(output) else "wait"
         if step == "blame":
             raise DataRefusedError(sentence(error)) from error

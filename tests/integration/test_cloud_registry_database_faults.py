@@ -244,7 +244,7 @@ def test_too_slow(site):
 
 
 def test_read_only(site):
-    with trouble(site, ["25006"]) as afterwards:
+    with trouble(site, ["25006", "read-only"]) as afterwards:
         admin = afterwards.enter_context(site.admin())
         admin.execute("ALTER DATABASE registry SET default_transaction_read_only = on")
         afterwards.callback(admin.execute, "ALTER DATABASE registry RESET default_transaction_read_only")

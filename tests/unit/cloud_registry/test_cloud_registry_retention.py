@@ -169,6 +169,7 @@ def test_two_instances_at_once_remove_each_row_once(connection, postgres):
 
 def test_it_finds_what_is_old_by_indexes(connection):
     connection.execute("SET enable_seqscan = off")
+    connection.execute("SET enable_bitmapscan = off")
     for statement, index in (
         (retention._OLD_EVENTS, "device_event_recorded"),
         (retention._OLD_TOMBSTONES, "device_session_closed"),

@@ -80,10 +80,13 @@ class RequestSender:
         while time.monotonic() < deadline_s:
             for record in self._responses.read(_READ_S, _BATCH_RECORDS):
                 response = _response(record) if record.key == key else None
-                if response is not None and response.id == request.id:
+                if response is None or response.id != request.id:
+                    continue
+                if response.outcome in FINAL_OUTCOMES:
                     told(response)
-                    if response.outcome in FINAL_OUTCOMES:
-                        return response
+                    return response
+                if not accepted:  # again: the bridge repeated the request, which is no news
+                    told(response)
                     accepted = True
             waiting()
         raise NoAnswerError(

@@ -173,7 +173,8 @@ async def test_a_request_whose_turn_comes_too_late_is_expired_and_one_that_hangs
     async with rig(cloud, tmp_path) as one:
         use(one, control)
         session = await a_device(one)
-        cloud.ask(request("app.launch", session, app="Netflix", name="hangs"), session=session, expiry_s=1)
+        cloud.ask(request("app.launch", session, app="Netflix", name="hangs"), session=session, expiry_s=3)
+        await one.until(lambda: control.begun == 1)
         cloud.ask(request("app.launch", session, app="Netflix", name="late"), session=session, expiry_s=1)
         cloud.ask(request("ping", name="dead"), expiry_s=0)
         assert [(await answers(one, name))[0].outcome for name in ("hangs", "late", "dead")] == [
@@ -291,6 +292,7 @@ async def test_checkpoints_and_forget_and_log_level(tmp_path: Path) -> None:
         cloud.ask(request("checkpoint", session), session=session)
         await answers(one)
         await one.until(lambda: asked_for() == 1)
+        await one.until(lambda: one.engine.journal.rows == 0)
         cloud.ask(request("checkpoint.all", name="all"), requester="svc-registry")
         assert json.loads(bytes((await answers(one, "all"))[0].result)) == {"sessions": 1}
         await one.until(lambda: asked_for() == 2)

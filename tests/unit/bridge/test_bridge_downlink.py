@@ -136,7 +136,8 @@ async def test_a_request_is_published_with_what_is_left_of_its_life_and_done_whe
         await bench.until(lambda: bench.client.published, "published")
         topic, body, expiry_s = bench.client.published[0]
         assert (topic, body["verb"]) == ("dmp/v1/r1/rae/cmd/op-a", "ping")
-        assert expiry_s in (39, 40)
+        assert expiry_s is not None
+        assert 30 <= expiry_s <= 40
         assert not bench.committed()
         bench.answer("a")
         await bench.until(bench.committed, "committed")

@@ -71,6 +71,7 @@ def test_only_our_own_answers_count_and_the_final_one_ends_it(sender):
         said("done", name="i2"),
         ReadRecord("dmp.rsp", 0, 0, 0, b"nonsense", b"{", ()),
         said("accepted"),
+        said("accepted"),
         said("failed"),
         said("done"),
     ]

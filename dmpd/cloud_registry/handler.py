@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -36,6 +36,9 @@ def make(partition: int, argument: bytes) -> Handler:
 
 class CloudRegistryHandler:
     """Owns the worker's way to the database."""
+
+    batch_bytes_wanted: Final = 4 << 20
+    """The more updates of a session fall into one batch, the fewer rows are written for each."""
 
     def __init__(
         self, partition: int, settings: WorkerSettings, *, sleep: Callable[[float], None] = time.sleep

@@ -6,6 +6,7 @@ Messages keep their borders and their order; the kernel orders the ring's memory
 """
 
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -142,6 +143,12 @@ class WorkerEnd:
         while ask and self._has_words():
             newest = max(newest, self._receive())
         return newest
+
+    def published_within(self, known: int, timeout_s: float) -> int:
+        """Like ``published``; blocks for ``timeout_s`` at most, until the parent says something."""
+        if select.select([self._socket], [], [], timeout_s)[0]:
+            return self.published(known, wait=True)
+        return known
 
     def _has_words(self) -> bool:
         return fcntl.ioctl(self._socket, termios.FIONREAD, _NOTHING) != _NOTHING

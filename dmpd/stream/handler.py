@@ -64,7 +64,12 @@ class Output(Protocol):
 
 
 class Handler(Protocol):
-    """Handles the records of one partition. All calls come from one thread of one worker process."""
+    """Handles the records of one partition. All calls come from one thread of one worker process.
+
+    A handler that gets cheaper with wide batches may have an attribute ``batch_bytes_wanted``: while records come in
+    bulk, its worker lets them come until so many bytes are there, or no more came for a tenth of a second, or half a
+    second is over. A record that comes alone never waits.
+    """
 
     def handle(self, records: Sequence[Record], output: Output) -> None:
         """Handle ``records``, oldest first: all that the ring holds, up to the configured bounds of a batch.

@@ -28,6 +28,12 @@ _UNASKED_MAX: Final = 8
 so only before every so many of those."""
 
 
+_BULK_BYTES: Final = 64 * 1024
+"""With less before it a worker does not expect more at once: some 150 records of the usual size."""
+_BULK_PAUSE_S: Final = 0.1
+_BULK_WAIT_MAX_S: Final = 0.5
+
+
 class Bounds(NamedTuple):
     """Of one batch; a single record is given whatever its size."""
 
@@ -153,6 +159,7 @@ def run(
 
 def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
     published = reader.position.frame
+    wanted_bytes: int = getattr(handler, "batch_bytes_wanted", 0)
     is_quick, unasked = False, 0
     while True:
         is_behind = published > reader.position.frame
@@ -163,6 +170,7 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
+        published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes)
         began_s = time.monotonic()
         spans = reader.take(published, channel.records_max)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
@@ -170,6 +178,19 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
             handler.handle(batch, _ChannelOutput(channel, spans))
         channel.released_to(reader.position)
         is_quick = time.monotonic() - began_s < _QUICK_S
+
+
+def _while_bulk_comes(channel: WorkerEnd, published: int, position: int, wanted_bytes: int) -> int:
+    """Where the ring is published to once enough of it is; see ``handler.Handler``."""
+    if published - position < min(wanted_bytes, _BULK_BYTES):
+        return published
+    deadline_s = time.monotonic() + _BULK_WAIT_MAX_S
+    while published - position < wanted_bytes and (left_s := deadline_s - time.monotonic()) > 0:
+        newest = channel.published_within(published, min(_BULK_PAUSE_S, left_s))
+        if newest == published:
+            break
+        published = newest
+    return published
 
 
 def _tell_failure(channel: WorkerEnd, partition: int, error: Exception) -> None:

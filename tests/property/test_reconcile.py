@@ -3,6 +3,7 @@
 import itertools
 from collections import defaultdict
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,9 +100,14 @@ def test_a_rae_that_comes_back_is_asked_at_once():
     assert len(table.asked) == 20
 
 
-def test_an_empty_bucket_goes_on_where_it_stopped():
-    table = Table(per_s=1.0, page_rows=2)
+@pytest.mark.parametrize("page_rows", [2, 100])
+def test_an_empty_bucket_goes_on_where_it_stopped(page_rows):
+    table = Table(per_s=1.0, page_rows=page_rows)
     table.stale = {("RAE-1", session_id(number)) for number in range(30)}
     for now_s in range(30):
+        assert table.state.passes == 0
         table.tick(float(now_s))
+        assert sum(map(len, table.asked.values())) == now_s + 1
     assert sorted(map(len, table.asked.values())) == [1] * 30
+    table.tick(30.0)
+    assert table.state.backlog.stale == 30

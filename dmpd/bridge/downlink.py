@@ -88,6 +88,8 @@ class Downlink(Sink):
         self._answered: set[Key] | None = set()
         """What ``dmp.rsp`` answers; needed until all that stood in ``dmp.cmd`` at the start was taken, then None."""
         self._said: dict[Place, _Said] = {}
+        self._said_places: dict[Key, list[Place]] = {}
+        """Of ``_said``: after an outage there may be thousands, and each is looked for when it is seen."""
         self._letters: dict[Place, _Letter] = {}
         self._since_s: dict[Place, float] = {}
         self._committed_s = 0.0
@@ -122,7 +124,7 @@ class Downlink(Sink):
         self._client = client
         self._in_flight.clear()
         self._limit = max(1, min(IN_FLIGHT_MAX, client.server_receive_maximum))
-        self._send()
+        self._send(time.monotonic())
 
     def detached(self) -> None:
         """There is none any more."""
@@ -139,7 +141,7 @@ class Downlink(Sink):
         if reason_code >= 0x80:
             _log.warning("the broker refused a request with 0x%02x", reason_code)
         if was_full:
-            self._send()
+            self._send(time.monotonic())
 
     # --- what the feed reads
 
@@ -166,7 +168,7 @@ class Downlink(Sink):
             self._take(request, now_s)
         if live:
             self._answered = None
-        self._send(raes)
+        self._send(now_s, raes)
         self._hold_or_flow()
 
     def responses(self, records: Sequence[ReadRecord]) -> None:
@@ -182,11 +184,11 @@ class Downlink(Sink):
                 metrics.requests.labels("answered").inc()
                 metrics.request_seconds.observe(now_s - self._since_s[place])
                 self._done(place)
-            for place in [place for place, said in self._said.items() if said.key == key]:
+            for place in self._said_places.pop(key, []):
                 del self._said[place]
                 self._done(place)
             raes[key.rae] = None
-        self._send(raes)
+        self._send(now_s, raes)
         self._hold_or_flow()
 
     def _take(self, request: PendingRequest, now_s: float) -> None:
@@ -211,13 +213,12 @@ class Downlink(Sink):
 
     # --- to the broker
 
-    def _send(self, raes: Mapping[str, None] | None = None) -> None:
+    def _send(self, now_s: float, raes: Mapping[str, None] | None = None) -> None:
         """Publish what is due, of these RAEs or of all, as far as the broker's window lets."""
         client = self._client
         room = self._limit - len(self._in_flight)
         if client is None or room <= 0:
             return
-        now_s = time.monotonic()
         for request in self._pending.due(now_s, raes=raes, room=room):
             try:
                 mid = client.publish(
@@ -243,6 +244,7 @@ class Downlink(Sink):
             topics=self._topics,
             partitions=self._partitions[self._topics.rsp],
         )
+        self._said_places.setdefault(request.key, []).append(request.place)
         self._said[request.place] = _Said(request.key, record, now_s + SAY_AGAIN_S)
         self._produce(record, _ignore_report)
 
@@ -297,7 +299,7 @@ class Downlink(Sink):
         self._producer.poll(0)
         for request in self._pending.over(now_s):
             self._say(request, "expired", f"no answer from the RAE within {request.lifetime_s} s", now_s=now_s)
-        self._send()
+        self._send(now_s)
         self._say_again(now_s)
         self._commit(now_s)
         self._hold_or_flow()

@@ -190,6 +190,17 @@ async def test_what_is_dead_when_it_is_read_is_expired_at_once_and_never_publish
 
 
 @async_test
+async def test_after_a_long_outage_thousands_expire_each_once() -> None:
+    bench = Bench()
+    for number in range(5_000):
+        bench.ask(f"{number}", rae=f"r{number % 50}", lifetime_s=5, age_s=60)
+    async with bench.running():
+        await bench.until(bench.committed, "committed")
+    assert bench.client.published == []
+    assert sorted(int(name) for name, _ in bench.said()) == list(range(5_000))
+
+
+@async_test
 async def test_too_many_for_one_rae_are_refused() -> None:
     bench = Bench(requests_per_rae_max=3)
     for number in range(5):

@@ -9,8 +9,8 @@ schema is wrong.
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -25,6 +25,10 @@ from dmpd.runtime.database import Connection
 
 HELP: Final = "show what happened to devices and RAEs"
 LIMIT: Final = 50
+_BETWEEN_MAX: Final = 6
+"""States between shown in one line; ``--json`` has more."""
+_STATE: Final = 3
+"""Its place in a step of the way."""
 _COLUMNS: Final = ("at", "rae", "session", "event", "detail", "recorded")
 
 
@@ -79,8 +83,20 @@ def said(event: HistoryEvent) -> str:
     detail = event.detail
     if event.code == "state" and "to" in detail:
         cause = f" ({detail['cause']})" if detail.get("cause") else ""
-        return f"{detail.get('from') or 'new'} → {detail['to']}{cause}"
+        return " → ".join(_way(detail)) + cause
     if event.code == "closed" and "reason" in detail:
         successor = detail.get("successor")
         return f"{detail['reason']}{f', continued as {successor}' if successor else ''}"
     return msgspec.json.encode(detail).decode() if detail else ""
+
+
+def _way(detail: Mapping[str, Any]) -> Iterator[str]:
+    """From the state before to the new one, with those between that came in the same batch (``decide.state_event``)."""
+    between = [str(step[_STATE]) for step in detail.get("way", ())[:-1]]
+    shown = between[-_BETWEEN_MAX:]
+    left_out = int(detail.get("passed", 1)) - 1 - len(shown)
+    yield str(detail.get("from") or "new")
+    if left_out > 0:
+        yield f"{left_out} more"
+    yield from shown
+    yield str(detail["to"])

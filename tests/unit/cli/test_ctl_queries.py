@@ -18,7 +18,7 @@ from dmpd.model.messages import Status
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from dmpd.runtime import exit_codes
 from tests.support import many_rows
-from tests.support.messages import AT, EPOCH, RAE, change, checkpoint, closed, session_id
+from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of
 
 pytestmark = pytest.mark.services
@@ -301,6 +301,17 @@ def test_history(lan, fill, config, capsys):
     assert run(config, "history", "ffff") == exit_codes.DIFFERENT
     assert run(config, "history", "0000000") == exit_codes.AMBIGUOUS
     assert "5 sessions begin with 0000000" in capsys.readouterr().err
+
+
+def test_history_tells_the_states_that_came_in_one_batch(fill, config, capsys):
+    states = ("online", "asleep", "standby")
+    steps = [change(rev, seq=rev, patch=RecordPatch(state=states[rev % 3]), cause="probe") for rev in range(2, 5)]
+    fill(checkpoint(1, DeviceRecord(state="offline"), seq=1), *steps)
+    fill(*(change(rev, seq=rev, patch=RecordPatch(state=states[rev % 3])) for rev in range(5, 20)))
+    assert run(config, "history", SESSION) == exit_codes.OK
+    first, second = [line for line in capsys.readouterr().out.splitlines() if "state" in line]
+    assert "asleep → 8 more → asleep → standby → online → asleep → standby → online → asleep " in first
+    assert "new → offline → standby → online → asleep (probe)" in second
 
 
 def test_what_a_device_says_cannot_steer_the_terminal(fill, config, capsys):

@@ -272,7 +272,9 @@ class Engine:
         if self.journal.trouble is not None:
             found.append(f"store: {self.journal.trouble}")
         if self.uplink.problem is not None:
-            found.append(lacking(self.rae, self._settings.mqtt) or f"uplink: {self.uplink.problem}")
+            missing = lacking(self.rae, self._settings.mqtt)
+            found += [missing] if missing else []
+            found.append(f"uplink: {self.uplink.problem}")
         if self.registry.lan_down_s is not None:
             found.append("the LAN is down")
         if datetime.now(UTC).year < BUILD_YEAR:

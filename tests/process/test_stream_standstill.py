@@ -136,4 +136,7 @@ def test_orders_that_cannot_be_carried_out_are_refused_with_a_sentence(bench):
             {"error": "Expected `int | null`, got `str` - at `$.partition`"},
         )
         code, answer = stream.ask("/stream/frobnicate", all=True)
-        assert (code, answer["error"]) == (404, "there are: POST /drain /stream/pause /stream/resume /stream/skip")
+        assert (code, answer["error"]) == (
+            404,
+            "there are: POST /drain /reload /stream/pause /stream/resume /stream/skip",
+        )

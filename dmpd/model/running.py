@@ -38,7 +38,7 @@ class Said(Struct, frozen=True, array_like=True, gc=False):
     cause: str | None
 
 
-SAID_MAX: Final = 100
+SAID_MAX: Final = 32
 """Most states that are kept, the last ones (up to twice as many meanwhile)."""
 
 Judge = Callable[[int], PlainChange | PlainCheckpoint | None]

@@ -30,8 +30,10 @@ so only before every so many of those."""
 
 _BULK_BYTES: Final = 64 * 1024
 """With less before it a worker does not expect more at once: some 150 records of the usual size."""
-_BULK_PAUSE_S: Final = 0.1
-_BULK_WAIT_MAX_S: Final = 0.5
+_BULK_WAIT_MIN_S: Final = 0.1
+_BULK_WAIT_MAX_S: Final = 1.0
+_BULK_PAUSES: Final = 3
+"""Nothing more for a third of the wait ends it."""
 
 
 class Bounds(NamedTuple):
@@ -160,7 +162,7 @@ def run(
 def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
     published = reader.position.frame
     wanted_bytes: int = getattr(handler, "batch_bytes_wanted", 0)
-    is_quick, unasked = False, 0
+    is_quick, unasked, busy_s = False, 0, _BULK_WAIT_MIN_S
     while True:
         is_behind = published > reader.position.frame
         if is_behind or not is_quick or unasked == _UNASKED_MAX:
@@ -170,23 +172,29 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
-        published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes)
+        published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
         began_s = time.monotonic()
         spans = reader.take(published, channel.records_max)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))
         channel.released_to(reader.position)
-        is_quick = time.monotonic() - began_s < _QUICK_S
+        busy_s = time.monotonic() - began_s
+        is_quick = busy_s < _QUICK_S
 
 
-def _while_bulk_comes(channel: WorkerEnd, published: int, position: int, wanted_bytes: int) -> int:
-    """Where the ring is published to once enough of it is; see ``handler.Handler``."""
+def _while_bulk_comes(channel: WorkerEnd, published: int, position: int, wanted_bytes: int, busy_s: float) -> int:
+    """Where the ring is published to once enough of it is; see ``handler.Handler``.
+
+    ``busy_s``: how long the last batch took. To wait as long makes nobody twice as late, and where batches take long
+    the parent, who shares the machine, is slow too.
+    """
     if published - position < min(wanted_bytes, _BULK_BYTES):
         return published
-    deadline_s = time.monotonic() + _BULK_WAIT_MAX_S
+    wait_s = min(_BULK_WAIT_MAX_S, max(_BULK_WAIT_MIN_S, busy_s))
+    deadline_s = time.monotonic() + wait_s
     while published - position < wanted_bytes and (left_s := deadline_s - time.monotonic()) > 0:
-        newest = channel.published_within(published, min(_BULK_PAUSE_S, left_s))
+        newest = channel.published_within(published, min(wait_s / _BULK_PAUSES, left_s))
         if newest == published:
             break
         published = newest

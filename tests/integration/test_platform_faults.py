@@ -134,6 +134,22 @@ def test_what_the_cloud_lost_comes_back(lab):
     verify(lab)
 
 
+def test_a_rae_whose_epoch_is_outranked_raises_it(lab):
+    """What a restored image or a cloned disk looks like from here: the cloud knows a later life than the RAE lives."""
+    later = lab.query("UPDATE device_session SET epoch = epoch + 1000000 WHERE rae = 'sim-0001' RETURNING epoch")
+    (highest,) = max(later)
+
+    def behind() -> int:
+        asked = (
+            "SELECT count(*) FROM device_session"
+            " WHERE rae = 'sim-0001' AND closed_at IS NULL AND absent_at IS NULL AND (epoch <= %s OR stale)"
+        )
+        return lab.query(asked, highest)[0][0]
+
+    until(lambda: behind() == 0, "every device is told of in an epoch above, and true", 120, said=lambda: str(behind()))
+    verify(lab)
+
+
 def records(lab: LabUnderTest, topic: str) -> int:
     return sum(kafka_admin.list_end_offsets(lab.kafka, topic).values())
 

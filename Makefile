@@ -1,5 +1,5 @@
 # The verbs of this repository. `make demo` and `make test` need git, make, Python 3.11 and apt; they set up the rest.
-.PHONY: setup demo test test-all deb chaos check bench clean
+.PHONY: setup demo test test-all deb image chaos check bench clean
 BIN := .venv/bin
 PATHS := dmpd tests
 
@@ -13,7 +13,7 @@ test: setup ## everything but what is too long for every run; four at a time, be
 	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile
 
 test-all: ## what is too long for every run; three at a time
-	@packaging/setup.sh deb
+	@packaging/setup.sh deb image
 	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 deb: ## the Debian package dmpd-local-registry into build/deb; ARCH=arm64 for the other architecture
@@ -22,6 +22,9 @@ deb: ## the Debian package dmpd-local-registry into build/deb; ARCH=arm64 for th
 
 chaos: setup ## ten minutes of kills, freezes and cuts of bridge, broker and Kafka; CHAOS_SEED=n repeats a run
 	@CHAOS_S=$(or $(CHAOS_S),600) $(BIN)/python -m pytest -s tests/integration/test_bridge_chaos.py
+
+image: setup ## the image dmpd:latest; TAG, BASE (another base image), CA (certificates for PyPI), DOCKER (the client)
+	@packaging/image.sh $(TAG)
 
 check: setup ## format, lint, types, layers
 	@$(BIN)/ruff format --check $(PATHS)

@@ -1,18 +1,21 @@
 #!/bin/sh
 # Brings a checkout to where everything runs: Debian packages (when root), .venv, Kafka's jars. Quick when nothing is
 # missing; each step says what it does and how long it took. Called by make; an argument names a further group of
-# packages: deb = what builds and tests the Debian package.
+# packages: deb = what builds and tests the Debian package; image = what builds the image, and what tests it, supervisord
+# 4.2.5 and the alert rules.
 set -eu
 cd "$(dirname "$0")/.."
 STARTED=$(date +%s)
 # python3-venv brings ensurepip; the servers and the LAN's programs are for the lab and its tests.
 PACKAGES="python3-venv openjdk-17-jre-headless maven mosquitto mosquitto-clients postgresql dnsmasq-base busybox iproute2 iputils-ping nftables openssl util-linux"
+IMAGE_PACKAGES="docker-compose docker.io mmdebstrap prometheus supervisor"
 DEB_PACKAGES="build-essential debhelper dh-python lintian man-db piuparts mmdebstrap binutils-aarch64-linux-gnu qemu-user-static"
 for group in "$@"; do
     case $group in
     deb) PACKAGES="$PACKAGES $DEB_PACKAGES" ;;
+    image) PACKAGES="$PACKAGES $IMAGE_PACKAGES" ;;
     *)
-        echo "setup: unknown group '$group'; there is: deb" >&2
+        echo "setup: unknown group '$group'; there are: deb image" >&2
         exit 64
         ;;
     esac

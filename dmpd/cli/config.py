@@ -64,8 +64,10 @@ def default_config(*, lab: bool = False) -> Path:
     """``DMPD_CONFIG``, /etc/dmpd/dmpd.yaml, or (``lab``) that of the lab that runs."""
     default = Path(os.environ.get("DMPD_CONFIG", DEFAULT_CONFIG))
     if lab and "DMPD_CONFIG" not in os.environ and not default.exists():
-        from dmpd.cli import this_lab  # noqa: PLC0415 - the lab's libraries are not installed everywhere
-
+        try:
+            from dmpd.cli import this_lab  # noqa: PLC0415 - the lab's libraries are not installed everywhere
+        except ModuleNotFoundError:  # on a RAE, which has no lab
+            return default
         default = this_lab.config() or default
     return default
 
@@ -78,7 +80,7 @@ def add_config_argument(parser: argparse.ArgumentParser, *, lab: bool = False) -
 
 def add_any_config_argument(parser: argparse.ArgumentParser) -> None:
     """``--config FILE`` of the cloud or of a RAE; its default is what this machine has."""
-    default = default_config()
+    default = default_config(lab=True)
     if "DMPD_CONFIG" not in os.environ and not default.exists() and RAE_CONFIG.exists():
         default = RAE_CONFIG
     about = "default: DMPD_CONFIG, or dmpd.yaml or else local-registry.yaml in /etc/dmpd"

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmpd.cli.config import CloudConfig, add_config_argument, load_cloud_config
+from dmpd.cli.daemons import bind_of
 from dmpd.runtime import exit_codes, health, kafka_admin
 from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError
@@ -40,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = load_cloud_config(args)
     found = [
-        _daemon("bridge", settings.bridge.health_bind),
-        _daemon("cloud-registry", settings.cloud_registry.health_bind),
+        _daemon("bridge", bind_of(settings, "bridge")),
+        _daemon("cloud-registry", bind_of(settings, "cloud-registry")),
         _kafka(settings),
         _database(settings),
     ]

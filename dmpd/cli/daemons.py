@@ -22,7 +22,17 @@ class RefusedError(Exception):
 
 
 def bind_of(config: CloudConfig, program: str) -> str:
-    return {"bridge": config.bridge.health_bind, "cloud-registry": config.cloud_registry.health_bind}[program]
+    """Where the daemon is asked."""
+    binds = {"bridge": config.bridge.health_bind, "cloud-registry": config.cloud_registry.health_bind}
+    return reachable(binds[program])
+
+
+def reachable(where: str) -> str:
+    """Where a server that listens at ``where`` is reached from the same machine: not at 0.0.0.0."""
+    for anywhere, here in (("0.0.0.0:", "127.0.0.1:"), ("[::]:", "[::1]:"), (":", "127.0.0.1:")):
+        if where.startswith(anywhere):
+            return here + where.removeprefix(anywhere)
+    return where
 
 
 def status(bind: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "verify": "dmpd.cli.ctl_verify",
     "stream": "dmpd.cli.ctl_stream",
     "dead-letters": "dmpd.cli.ctl_dead_letters",
+    "health": "dmpd.cli.ctl_health",
     "drain": "dmpd.cli.ctl_drain",
     "reload": "dmpd.cli.ctl_reload",
     "enroll": "dmpd.cli.ctl_enroll",

@@ -12,11 +12,13 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from dmpd.runtime import metrics
 from dmpd.runtime.config import ConfigError
 
 State = Literal["starting", "ready", "degraded", "draining", "stopped"]
+STATES: Final[tuple[State, ...]] = get_args(State)
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 SIGNALS: Final = (*_STOP, signal.SIGHUP)
@@ -78,6 +80,8 @@ class Lifecycle:
             if self._state in ("draining", "stopped") and state not in ("draining", "stopped"):
                 return
             self._state, self._reason = state, reason
+            for name in STATES:
+                metrics.DAEMON_STATE.labels(name).set(name == state)
         level = logging.WARNING if state == "degraded" else logging.INFO
         _log.log(level, "%s is %s%s", self.program, state, f": {reason}" if reason else "")
 
@@ -108,7 +112,11 @@ class Lifecycle:
         """
         if self._check_config is None:
             raise ConfigError([f"{self.program} has no configuration to reload"])
-        self._check_config()
+        try:
+            self._check_config()
+        except ConfigError:
+            metrics.RELOADS_REFUSED.inc()
+            raise
         with self._lock:
             if self.stop_requested:
                 return
@@ -159,6 +167,7 @@ class Lifecycle:
         """Take HUPs from now on, in a thread of its own, and the signals that a former life kept waiting."""
         threading.Thread(target=self._reload_at_hups, name="reload", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        metrics.DAEMON_STARTED.set_to_current_time()
 
     def _reload_at_hups(self) -> None:
         while True:

@@ -108,3 +108,14 @@ def _declare(name: str, kind: Kind, unit: str, meaning: str, labels: Sequence[st
 def _unit(name: str) -> str:
     """The last word: ``seconds``, ``bytes``, or what is counted."""
     return name.rsplit("_", 1)[-1]
+
+
+DAEMON_STATE: Final = gauge("dmpd_daemon_state", "1 for the state that the daemon is in, 0 for the others.", ["state"])
+DAEMON_STARTED: Final = gauge("dmpd_daemon_started_seconds", "When the daemon began, or began anew, Unix time.")
+MQTT_CERTIFICATE_ENDS: Final = gauge(
+    "dmpd_mqtt_certificate_ends_seconds",
+    "When the certificate of the newest connection to the broker ends, Unix time; 0 = no connection was tried.",
+)
+RELOADS_REFUSED: Final = counter(
+    "dmpd_daemon_reloads_refused_total", "Reloads refused because the changed configuration cannot be used."
+)

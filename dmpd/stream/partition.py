@@ -45,7 +45,7 @@ class Partition:
         """``next_offset``: what is committed; None = nothing, so it begins at the beginning."""
         self.number: Final = number
         self.epoch: Final = epoch
-        self.ring_fd: Final = ring.create_memory(settings.ring_bytes)
+        self.ring_fd: Final = ring.create_memory(settings.ring_capacity_bytes)
         self.ring: Final = ring.RingProducer(self.ring_fd)
         self.ledger: Final = Ledger(next_offset)
         self._marks_for: Final = partial(

@@ -8,6 +8,7 @@ from typing import Final
 from dmpd.runtime.kafka import Producer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings, LogSettings
+from dmpd.stream import memory
 from dmpd.stream.control import Control
 from dmpd.stream.fork_server import ForkServer, Hello, resolve
 from dmpd.stream.parent import Parent
@@ -64,6 +65,7 @@ def run(
         ForkServerError, StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; end the process, which
             ends the workers too. Nothing is lost: what is not committed is processed by the next owner.
     """
+    settings = memory.fit(kafka, settings)
     source = resolve(source_of) if isinstance(source_of, str) else source_of
     server = ForkServer(
         Hello(

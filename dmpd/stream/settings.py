@@ -7,6 +7,8 @@ from msgspec import Meta, Struct
 from dmpd.runtime.settings import PositiveInt, PositiveSeconds
 
 MEBIBYTE = 1 << 20
+RING_BYTES = 8 * MEBIBYTE
+"""Of each partition, where memory is not limited."""
 
 
 class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,8 +23,9 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     over it is judged, counted and sampled (every 1000th), not produced."""
     group: Annotated[str, Meta(min_length=1)] = "dmpd-cloud-registry"
     """Consumer group. All instances of it share the partitions of the topic."""
-    ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] = 8 * MEBIBYTE
-    """Capacity of each partition's ring, bytes; rounded up to whole pages. At least 4 x ``max_record_bytes``."""
+    ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] | None = None
+    """Capacity of each partition's ring, bytes; rounded up to whole pages. At least 4 x ``max_record_bytes``. Absent =
+    8 MiB, or less where the memory limit of the cgroup does not hold so many for all partitions of the topic."""
     max_record_bytes: Annotated[int, Meta(ge=1024, le=1 << 28)] = MEBIBYTE
     """Largest record (key, value and headers, bytes, and 11 per header) that is offered to the handler; a larger one is
     dead-lettered."""
@@ -67,13 +70,18 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     worker_backoff_max_s: PositiveSeconds = 10.0
     """Longest wait before a dead worker is replaced."""
 
+    @property
+    def ring_capacity_bytes(self) -> int:
+        """``ring_bytes``, or its default."""
+        return RING_BYTES if self.ring_bytes is None else self.ring_bytes
+
     def __post_init__(self) -> None:
         if self.dead_letter_topic == self.topic:
             raise ValueError(
                 f"dead_letter_topic: expected another topic than the one that is processed, got {self.topic} for both:"
                 " its dead letters would be processed too, and make dead letters for ever"
             )
-        if self.ring_bytes < 4 * self.max_record_bytes:
+        if self.ring_bytes is not None and self.ring_bytes < 4 * self.max_record_bytes:
             raise ValueError(f"ring_bytes: expected at least 4 x max_record_bytes ({4 * self.max_record_bytes})")
         milder_s = max(self.stuck_timeout_s, self.sink_silence_timeout_s, self.fetch_silence_timeout_s)
         if self.nothing_moves_timeout_s < 2 * milder_s:

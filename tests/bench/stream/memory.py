@@ -19,7 +19,7 @@ _WORKER_MIB = 12
 def bound_mib(partitions: int) -> float:
     """Section 6 of the design, Bounds; one consume call is of 1000 records of 300 bytes."""
     settings = StreamSettings()
-    ring_mib = settings.ring_bytes / MEBIBYTE
+    ring_mib = settings.ring_capacity_bytes / MEBIBYTE
     parent_mib = _PARENT_MIB + _PARENT_PARTITION_MIB * partitions + settings.prefetch_bytes_max / MEBIBYTE
     return parent_mib + partitions * (ring_mib + _WORKER_MIB) + settings.consume_records_max * 400 / MEBIBYTE
 

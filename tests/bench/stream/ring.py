@@ -79,7 +79,7 @@ def _columns(number: int) -> tuple[list[int], list[bytes | None], list[bytes | N
 
 
 def _ring(read: _Reader) -> _Run:
-    memory = create_memory(StreamSettings().ring_bytes)
+    memory = create_memory(StreamSettings().ring_capacity_bytes)
     ours, theirs = channel.pair()
     told, tell = _FORK.Pipe(duplex=False)
     reader = _FORK.Process(target=_read_ring, args=(read, memory, ours, theirs, tell))

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Certificates for a first look: a CA, Mosquitto's (for the names mosquitto, localhost and those given), svc-bridge's, and
+# one for each further principal; and a password for the database. What is there already is kept.
+# usage: certificates.sh FOLDER [host=NAME ...] [PRINCIPAL ...]     for example: certificates.sh tls host=mqtt.example.net rae-1
+set -eu
+FOLDER=$1; shift
+DAYS=825
+umask 077
+mkdir -p "$FOLDER"
+cd "$FOLDER"
+
+key() { [ -e "$1.key" ] || openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"; }
+
+sign() { # NAME EXTENSIONS: a certificate whose CN is NAME
+    [ ! -e "$1.crt" ] || return 0
+    key "$1"
+    printf '%s\n' "basicConstraints=critical,CA:FALSE" "$2" >"$1.ext"
+    openssl req -new -key "$1.key" -subj "/CN=$1" |
+        openssl x509 -req -CA ca.crt -CAkey ca.key -CAcreateserial -days "$DAYS" -sha256 -extfile "$1.ext" -out "$1.crt" 2>/dev/null
+    rm -f "$1.ext"
+}
+
+if [ ! -e ca.crt ]; then
+    key ca
+    openssl req -x509 -new -key ca.key -sha256 -days "$DAYS" -subj "/CN=dmpd site CA" -out ca.crt
+fi
+names=DNS:mosquitto,DNS:localhost,IP:127.0.0.1
+for word in "$@"; do
+    case $word in host=*) names="$names,DNS:${word#host=}" ;; esac
+done
+sign mosquitto "extendedKeyUsage=serverAuth
+subjectAltName=$names"
+sign svc-bridge "extendedKeyUsage=clientAuth"
+for word in "$@"; do
+    case $word in *=*) ;; *) sign "$word" "extendedKeyUsage=clientAuth" ;; esac
+done
+[ -e database-password ] || openssl rand -hex 24 >database-password
+# The daemons and Mosquitto run as user 10001. The CA's key is nobody's but ours: keep it elsewhere.
+chmod 755 .
+chmod 644 ./*.crt
+if [ "$(id -u)" = 0 ]; then
+    chown 10001:10001 mosquitto.key svc-bridge.key
+    chmod 640 database-password
+    chgrp 10001 database-password
+fi

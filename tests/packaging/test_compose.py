@@ -1,0 +1,88 @@
+"""compose.yaml without a registry: compose takes it, its variables are settings, its times and sizes fit."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from dmpd.cli.config import CloudConfig
+from dmpd.lab.layout import CHECKOUT, ETC
+from dmpd.runtime.config import load
+from dmpd.stream import memory
+from tests.support.services import unavailable
+
+pytestmark = pytest.mark.slow
+FOLDER = CHECKOUT / "packaging" / "docker"
+COCKROACHDB = ("-f", "compose.cockroachdb.yaml")
+DAEMONS = ("bridge", "cloud-registry", "migrate")
+
+
+def composed(*more):
+    """What compose makes of the files, merged and with its defaults."""
+    program = shutil.which("docker-compose")
+    if program is None:
+        unavailable("docker-compose is not installed")
+    command = [program, "-p", "dmpd", "-f", "compose.yaml", *more, "config"]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)["services"]
+
+
+@pytest.fixture(scope="module", params=[(), COCKROACHDB], ids=["postgresql", "cockroachdb"])
+def services(request):
+    return composed(*request.param)
+
+
+def config_of(service):
+    return load(FOLDER / "dmpd.yaml", CloudConfig, environment=service["environment"])
+
+
+def seconds(text):
+    minutes, whole = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", text).groups()
+    return 60 * int(minutes or 0) + int(whole or 0)
+
+
+def test_all_parts_are_there(services):
+    assert set(services) == {"mosquitto", "kafka", "database", *DAEMONS}
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_each_variable_is_a_setting_and_each_daemon_is_confined(services, name):
+    service = services[name]
+    config = config_of(service)
+    assert config.kafka.bootstrap_servers == "kafka:9092"
+    assert "host=database" in config.database.conninfo
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["command"] == [name]
+
+
+def test_a_stop_is_a_drain(services):
+    bridge, registry = services["bridge"], services["cloud-registry"]
+    assert seconds(bridge["stop_grace_period"]) >= config_of(bridge).bridge.drain_timeout_s + 10
+    assert seconds(registry["stop_grace_period"]) >= config_of(registry).cloud_registry.stream.drain_timeout_s + 10
+
+
+def test_the_memory_limit_holds_whole_rings(services):
+    limit = services["cloud-registry"]["mem_limit"]
+    limit = int(limit) if str(limit).isdigit() else int(str(limit).removesuffix("m")) << 20
+    config = config_of(services["cloud-registry"])
+    settings = config.cloud_registry.stream
+    assert memory.ring_bytes(settings, config.topics.partitions, limit) == settings.ring_capacity_bytes
+
+
+def test_mosquitto_runs_with_the_shipped_rules():
+    """The template's lines, but for folders, port and address."""
+    shipped = (ETC / "mosquitto" / "mosquitto.conf.in").read_text()
+    shipped = shipped.replace("@PORT@ @ADDRESS@", "8883").replace("@DIR@/acl", "/mosquitto/config/acl")
+    shipped = shipped.replace("persistence_location @DIR@/", "persistence_location /mosquitto/data/")
+    shipped = shipped.replace("@DIR@/server.", "/mosquitto/config/tls/mosquitto.").replace(
+        "@DIR@/", "/mosquitto/config/tls/"
+    )
+    assert lines(shipped) == lines((FOLDER / "mosquitto.conf").read_text())
+
+
+def lines(text):
+    return [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -3,7 +3,8 @@
 import pytest
 
 from dmpd.cli import dmpctl
-from dmpd.cli.ctl_request import _default_operator, _pairs
+from dmpd.cli.arguments import default_operator
+from dmpd.cli.ctl_request import _pairs
 from dmpd.model.principals import PrincipalKind, principal_kind
 
 SESSION = "00000000-0000-4000-8000-000000000000"
@@ -57,4 +58,4 @@ def test_values_are_json_or_text():
 @pytest.mark.parametrize("login", ["eve", "Eve Müller", "-", "", "x" * 200, "a/b+#"])
 def test_any_login_makes_an_operator(monkeypatch, login):
     monkeypatch.setattr("getpass.getuser", lambda: login)
-    assert principal_kind(_default_operator()) is PrincipalKind.OPERATOR
+    assert principal_kind(default_operator()) is PrincipalKind.OPERATOR

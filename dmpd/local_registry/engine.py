@@ -16,7 +16,6 @@ from typing import Any, Final, Literal, NoReturn
 
 from dmpd import __version__
 from dmpd.local_registry import metrics, schedule
-from dmpd.local_registry.certificate import days_left
 from dmpd.local_registry.credentials import lacking
 from dmpd.local_registry.device_control import DeviceControl, NoDeviceControl
 from dmpd.local_registry.journal import Journal, utc_now
@@ -34,6 +33,7 @@ from dmpd.local_registry.waiting import WaitingRoom
 from dmpd.model.codec import encode
 from dmpd.model.messages import RaeState, Roster, Status
 from dmpd.model.topics import RAE_SESSION
+from dmpd.runtime.certificate import days_left
 
 DRAIN_S: Final = 15.0
 RETRY_STORE_FIRST_S: Final = 1.0

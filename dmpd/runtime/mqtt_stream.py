@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
+from dmpd.runtime import metrics
+from dmpd.runtime.certificate import ends_at
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import MqttSettings
 
@@ -165,6 +167,9 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
         context.load_cert_chain(settings.cert_file, settings.key_file)
     except ssl.SSLError as error:
         raise MqttUnreachableError(f"{settings.cert_file} or {settings.ca_file}: {error}") from error
+    ends = ends_at(Path(settings.cert_file))
+    if ends is not None:
+        metrics.MQTT_CERTIFICATE_ENDS.set(ends.timestamp())
     return context
 
 

@@ -1,4 +1,4 @@
-"""How long our own certificate is still good, for the status: a fleet whose certificates end on one day ends on it."""
+"""How long our own certificate is still good: a fleet whose certificates end on one day ends on it."""
 
 import base64
 import logging
@@ -17,11 +17,15 @@ _log = logging.getLogger(__name__)
 
 def days_left(path: Path, now: datetime) -> int | None:
     """Whole days until the first certificate in ``path`` ends, negative when it has; None if it cannot be read."""
+    ends = ends_at(path)
+    return None if ends is None else (ends - now).days
+
+
+def ends_at(path: Path) -> datetime | None:
+    """When the first certificate in ``path`` ends; None if it cannot be read."""
     try:
         found = _PEM.search(path.read_bytes())
-        if found is None:
-            return None
-        return (not_after(base64.b64decode(found.group(1))) - now).days
+        return None if found is None else not_after(base64.b64decode(found.group(1)))
     except (OSError, ValueError, IndexError) as error:
         _log.debug("%s: %s", path, error)
         return None

@@ -1,0 +1,138 @@
+"""The alert rules: promtool takes them, each fires on what it is for and is quiet otherwise, each has its paragraph."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from dmpd.cli.reference import reference
+from dmpd.lab.layout import CHECKOUT, ETC
+from dmpd.runtime import metrics
+from tests.support.services import unavailable
+
+pytestmark = pytest.mark.slow
+RULES = ETC / "prometheus" / "dmpd-alerts.yaml"
+ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+AT = "60m"
+"""When it is looked: each series says what it was in the 60 minutes before, one value a minute."""
+
+
+def counted(series, by=1):
+    """A counter that grew by ``by`` five minutes ago; one that grew before that stays quiet."""
+    return {series: f"0x55 {by}x15"}, {series: f"{by}x70"}
+
+
+def above(series, fires, quiet):
+    return {series: f"{fires}x70"}, {series: f"{quiet}x70"}
+
+
+# Each: series that must fire, series that must not.
+CASES = {
+    "DmpdDaemonDown": ({'up{job="dmpd-bridge"}': "0x70"}, {'up{job="dmpd-bridge"}': "1x70", 'up{job="node"}': "0x70"}),
+    "DmpdDaemonDegraded": (
+        {'dmpd_daemon_state{state="degraded"}': "1x70"},
+        {'dmpd_daemon_state{state="degraded"}': "1x57 0x10", 'dmpd_daemon_state{state="ready"}': "1x70"},
+    ),
+    "DmpdDaemonRestarts": (
+        {"dmpd_daemon_started_seconds": "0+60x70"},
+        {"dmpd_daemon_started_seconds": "0x40 9x10 10x20"},
+    ),
+    "DmpdReloadRefused": counted("dmpd_daemon_reloads_refused_total"),
+    "DmpdStreamLag": above('dmpd_stream_lag_seconds{partition="1"}', 61, 60),
+    "DmpdStreamFallsBehind": (
+        {'dmpd_stream_lag_seconds{partition="1"}': "61x70"},
+        {
+            'dmpd_stream_lag_seconds{partition="1"}': "61x70",
+            'dmpd_stream_eta_seconds{partition="1"}': "5x70",
+            'dmpd_stream_lag_seconds{partition="2"}': "60x70",
+        },
+    ),
+    "DmpdStreamRetention": above('dmpd_stream_lag_seconds{partition="1"}', 86_401, 86_400),
+    "DmpdStreamHalted": above("dmpd_stream_halted_partitions", 1, 0),
+    "DmpdStreamPaused": above("dmpd_stream_operator_paused_partitions", 1, 0),
+    "DmpdStreamLostRecords": counted("dmpd_stream_lost_offsets_total"),
+    "DmpdStreamDeadLetters": counted('dmpd_stream_dead_letters_total{reason="text"}'),
+    "DmpdStreamDeadLettersDropped": counted('dmpd_stream_dead_letters_dropped_total{reason="text"}'),
+    "DmpdStreamCommitsUnanswered": above("dmpd_stream_commit_unanswered_seconds", 61, 60),
+    "DmpdStreamWorkersDie": counted("dmpd_stream_worker_deaths_total", by=9),
+    "DmpdStreamWorkersStuck": counted("dmpd_stream_stuck_workers_total"),
+    "DmpdRegistryStale": (
+        {"dmpd_registry_stale_sessions": "1500x70", "dmpd_registry_stale_unreachable_sessions": "400x70"},
+        {"dmpd_registry_stale_sessions": "1500x70", "dmpd_registry_stale_unreachable_sessions": "600x70"},
+    ),
+    "DmpdRegistryReconcileFails": counted("dmpd_registry_reconcile_failures_total", by=9),
+    "DmpdRegistryRetentionFails": counted("dmpd_registry_retention_failures_total", by=9),
+    "DmpdBridgeDisconnected": above("dmpd_bridge_connected", 0, 1),
+    "DmpdBridgeStalled": above("dmpd_bridge_puback_age_seconds", 31, 30),
+    "DmpdBridgeDeadLetters": counted('dmpd_bridge_dead_letters_total{reason="text"}'),
+    "DmpdBridgeStrangers": counted("dmpd_bridge_strangers_total", by=200),
+    "DmpdCertificateEnds": (
+        {"dmpd_mqtt_certificate_ends_seconds": "1213000x70"},  # promtool's clock begins at 0
+        {"dmpd_mqtt_certificate_ends_seconds": "1213300x70"},
+    ),
+    "DmpdRaeDisconnected": above("dmpd_local_registry_connected_raes", 0, 1),
+    "DmpdRaeOutboxGrows": above("dmpd_local_registry_outbox_rows", 10_001, 10_000),
+    "DmpdRaeOutboxCoalesced": counted("dmpd_local_registry_outbox_coalesced_total"),
+    "DmpdRaeStoreRebuilt": counted("dmpd_local_registry_stores_rebuilt_total"),
+}
+
+
+@pytest.fixture(scope="module")
+def promtool():
+    found = shutil.which("promtool")
+    if found is None:
+        unavailable("promtool is not installed (apt-get install prometheus)")
+
+    def run(*words):
+        return subprocess.run([found, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def test_promtool_takes_the_rules(promtool):
+    done = promtool("check", "rules", RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ALERTS)} rules found" in done.stdout
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_rule_fires_on_what_it_is_for_and_not_otherwise(tmp_path, promtool, name):
+    fires, quiet = CASES[name]
+    cases = [(fires, True), (quiet, False)]
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values} for series, values in given.items()],
+            "promql_expr_test": [{"expr": alerts_like(name), "eval_time": AT, "exp_samples": samples(fires=expected)}],
+        }
+        for given, expected in cases
+    ]
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    done = promtool("test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def alerts_like(name):
+    return f'count(ALERTS{{alertname="{name}", alertstate="firing"}})'
+
+
+def samples(*, fires):
+    return [{"labels": "{}", "value": 1}] if fires else []
+
+
+def test_each_rule_has_its_case_its_paragraph_and_known_metrics():
+    assert set(CASES) == set(ALERTS)
+    guide = (CHECKOUT / "docs" / "operations.md").read_text()
+    reference()  # imports all that declares metrics
+    known = {one.name for one in metrics.declared()}
+    for name, rule in ALERTS.items():
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+        paragraph = re.search(rf"^### {name}\n\n(.+?)(?=\n#|\Z)", guide, re.MULTILINE | re.DOTALL)
+        assert paragraph, name
+        assert len(paragraph[1].split()) > 20, f"{name}: what to do?"
+        assert set(re.findall(r"dmpd_\w+", rule["expr"])) <= known
+    headings = re.findall(r"^### (Dmpd\w+)$", guide, re.MULTILINE)
+    assert sorted(headings) == sorted(ALERTS)

@@ -119,12 +119,18 @@ def life() -> Iterator[Life]:
             yield Life(router, lan, cloud)
 
 
-def repacked(deb: Path, version: str, folder: Path) -> Path:
-    """The same package under another version."""
+def version_of(deb: Path) -> str:
+    return debian.run("dpkg-deb", "-f", deb, "Version").strip()
+
+
+def repacked(deb: Path, suffix: str, folder: Path) -> Path:
+    """The same package under a later version."""
+    own = version_of(deb)
+    version = f"{own}{suffix}"
     tree = folder / version
     debian.run("dpkg-deb", "-R", deb, tree)
     for file in (tree / "DEBIAN/control", tree / "DEBIAN/preinst"):
-        file.write_text(file.read_text().replace("0.1.0", version))
+        file.write_text(file.read_text().replace(own, version))
     out = folder / f"{NAME}_{version}_amd64.deb"
     debian.run("dpkg-deb", "--root-owner-group", "-b", tree, out)
     return out
@@ -137,10 +143,10 @@ def test_from_installation_to_purge(life: Life, tmp_path: Path) -> None:
     enrolled(life)
     devices_arrive(life)
     certificate_renewed(life)
-    upgraded_in_flight(life, repacked(deb, "0.1.1", tmp_path))
-    newest = repacked(deb, "0.1.2", tmp_path)
+    upgraded_in_flight(life, repacked(deb, "+1", tmp_path))
+    newest = repacked(deb, "+2", tmp_path)
     stopped_stays_stopped(life, newest)
-    downgrade_is_refused(life, deb)
+    downgrade_is_refused(life, deb, newest)
     removed_and_installed_again(life, newest)
     purged(life)
 
@@ -227,7 +233,7 @@ def upgraded_in_flight(life: Life, deb: Path) -> None:
     assert said, "the upgrade failed"
     assert cloud.states().count("disconnected") >= 1, "it ended in order"
     life.until_ready()
-    assert router.run("dpkg-query", "-W", "-f=${Version}", NAME) == "0.1.1"
+    assert router.run("dpkg-query", "-W", "-f=${Version}", NAME) == version_of(deb)
     life.until_devices(1, 2, 3, 4)
     life.check_nothing_lost()
     assert {name: one["session"] for name, one in life.devices().items() if name in sessions} == sessions
@@ -242,12 +248,14 @@ def stopped_stays_stopped(life: Life, deb: Path) -> None:
     life.until_ready()
 
 
-def downgrade_is_refused(life: Life, deb: Path) -> None:
+def downgrade_is_refused(life: Life, deb: Path, newest: Path) -> None:
     """And the daemon, drained for the upgrade that did not come, runs again."""
     router = life.router
     said = router.install(deb, code=100)
-    assert "0.1.2 is installed and may have brought its database up to date" in said
-    assert router.run("dpkg-query", "-W", "-f=${Status} ${Version}", NAME) == "install ok installed 0.1.2"
+    assert f"{version_of(newest)} is installed and may have brought its database up to date" in said
+    assert (
+        router.run("dpkg-query", "-W", "-f=${Status} ${Version}", NAME) == f"install ok installed {version_of(newest)}"
+    )
     life.until_ready()
 
 

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 PARTITIONS = 4
 ROLE = "dmpd_registry"
-STUCK_S = 6.0
+STUCK_S = 12.0
 BURST_REVS = 45
 """3,600 messages of 350 bytes: more than the rings hold."""
 GROWTH_MAX_BYTES = 40 << 20
@@ -62,7 +62,7 @@ class Site:
             kafka,
             self.settings,
             partitions=PARTITIONS,
-            timeouts={"statement_timeout_s": 2.0, "connect_timeout_s": 2},
+            timeouts={"statement_timeout_s": 3.0, "connect_timeout_s": 2},
             registry={"retry_max_s": 0.3, "halt_retry_s": 1.0, "transaction_sessions_max": 2},
             ring_bytes=256 * 1024,
             max_record_bytes=64 * 1024,
@@ -200,7 +200,7 @@ def trouble(site, words, *, hold_s=0.0):
 
 
 def test_stopped_for_longer_than_every_timer(site):
-    with trouble(site, ["Connection refused", "No such file"], hold_s=2.5 * STUCK_S) as afterwards:
+    with trouble(site, ["Connection refused", "No such file"], hold_s=2 * STUCK_S) as afterwards:
         site.process.stop()
         afterwards.callback(site.process.start)
 
@@ -213,7 +213,7 @@ def test_killed(site):
 
 def test_frozen_for_longer_than_every_timer(site):
     """It takes connections and answers nothing: only the client's own clock ends a call."""
-    with trouble(site, ["timeout", "does not answer"], hold_s=2.5 * STUCK_S) as afterwards:
+    with trouble(site, ["timeout", "does not answer"], hold_s=2 * STUCK_S) as afterwards:
         frozen = site.backends()
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
@@ -222,20 +222,20 @@ def test_frozen_for_longer_than_every_timer(site):
 
 def test_slow_but_at_work(site):
     """A batch takes longer than every timer, no statement does: nobody is taken for stuck."""
-    with trouble(site, ["the database is slow"], hold_s=2.5 * STUCK_S) as afterwards:
+    with trouble(site, ["the database is slow"], hold_s=2 * STUCK_S) as afterwards:
         admin = afterwards.enter_context(site.admin())
         admin.execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END $$"
+            " $$ BEGIN PERFORM pg_sleep(0.9); RETURN NULL; END $$"
         )
-        for table in ("device_session", "device_attribute", "device_event"):
+        for table in ("device_session", "device_attribute"):  # maybe in one statement, which may take 3 s
             admin.execute(f"CREATE TRIGGER slow AFTER INSERT OR UPDATE ON {table} EXECUTE FUNCTION slow()")
         afterwards.callback(admin.execute, "DROP FUNCTION slow CASCADE")
 
 
 def test_too_slow(site):
     """Every statement is cancelled for its time: batches are taken apart, and no record is given up."""
-    with trouble(site, ["57014"], hold_s=2.5 * STUCK_S) as afterwards:
+    with trouble(site, ["57014"], hold_s=2 * STUCK_S) as afterwards:
         locker = afterwards.enter_context(site.admin())
         locker.execute("BEGIN")
         locker.execute("SET statement_timeout = 0")

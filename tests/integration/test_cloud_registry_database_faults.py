@@ -220,19 +220,6 @@ def test_frozen_for_longer_than_every_timer(site):
         afterwards.callback(lambda: [os.kill(pid, signal.SIGCONT) for pid in frozen])
 
 
-def test_slow_but_at_work(site):
-    """A batch takes longer than every timer, no statement does: nobody is taken for stuck."""
-    with trouble(site, ["the database is slow"], hold_s=2 * STUCK_S) as afterwards:
-        admin = afterwards.enter_context(site.admin())
-        admin.execute(
-            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN PERFORM pg_sleep(0.9); RETURN NULL; END $$"
-        )
-        for table in ("device_session", "device_attribute"):  # maybe in one statement, which may take 3 s
-            admin.execute(f"CREATE TRIGGER slow AFTER INSERT OR UPDATE ON {table} EXECUTE FUNCTION slow()")
-        afterwards.callback(admin.execute, "DROP FUNCTION slow CASCADE")
-
-
 def test_too_slow(site):
     """Every statement is cancelled for its time: batches are taken apart, and no record is given up."""
     with trouble(site, ["57014"], hold_s=2 * STUCK_S) as afterwards:

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from dmpd.cloud_registry import patience
 from dmpd.model.record import DeviceRecord, RecordPatch
 from tests.support import sql_faults
 from tests.support.messages import change, checkpoint, session_id
@@ -179,6 +180,15 @@ def test_what_needs_a_person_halts_and_goes_on_by_itself_afterwards(database, co
     assert output.halts >= 18
     assert max(sleeps.delays_s) <= 5.0, "it says so more often than it tries"
     assert state in output.said[-1]
+    assert_all_but_the_poison(connection, is_lost=False)
+
+
+def test_a_slow_database_is_said_to_be_slow_while_the_batch_goes_on(database, connection, monkeypatch):
+    """The parent hears of a batch at its end only, and takes a silent worker for stuck."""
+    monkeypatch.setattr(patience, "_SAY_EVERY_S", -1.0)
+    output = play(database, history(), Sleeps())
+    assert set(output.said) == {"the database is slow"}
+    assert output.halts == 0
     assert_all_but_the_poison(connection, is_lost=False)
 
 

@@ -1,4 +1,7 @@
-"""What dmpd needs of an MQTT client and broker: the twin and Mosquitto pass the same tests, on both event loops."""
+"""What dmpd needs of an MQTT client and broker: the twin and Mosquitto pass the same tests, on both event loops.
+
+They ask of a broker no more than a strict one gives: publish within its Receive Maximum, acknowledge what comes.
+"""
 
 import asyncio
 import uuid
@@ -25,18 +28,29 @@ class Bench:
     def rae(self, name: str) -> str:
         return f"{name}-{self.tag}"
 
-    async def client(self, principal: str, **options):
+    async def client(self, principal: str, *, acking: bool = False, **options):
+        """A connected one, with lists that fill with its messages (acknowledged at once if ``acking``) and PUBACKs."""
         messages: list[Message] = []
         pubacks: list[tuple[int, int]] = []
         defaults = {"clean_start": True, "session_expiry_s": 0, "will": None, "receive_maximum": 100}
         client = await self._connect(
             self._settings(principal),
             client_id=principal,
-            on_message=messages.append,
+            on_message=lambda message: (messages.append(message), acking and client.ack(message)),
             on_puback=lambda mid, code: pubacks.append((mid, code)),
             **(defaults | options),
         )
         return client, messages, pubacks
+
+    @staticmethod
+    async def publish_all(writer, topic: str, count: int, pubacks: list[tuple[int, int]]) -> list[int]:
+        """Numbers as payloads, within the broker's Receive Maximum; the mids, once all are answered."""
+        mids: list[int] = []
+        for n in range(count):
+            await until(lambda: len(mids) - len(pubacks) < writer.server_receive_maximum, "room in the window")
+            mids.append(writer.publish(topic, b"%d" % n, qos=1))
+        await until(lambda: len(pubacks) == count, "PUBACKs")
+        return mids
 
 
 @pytest.fixture(
@@ -57,7 +71,7 @@ def run(request):
 
             asyncio.run(main())
     else:
-        service = request.getfixturevalue("mosquitto")
+        service = request.getfixturevalue(request.param.partition("-")[0])
         runner = uvloop.run if request.param.endswith("uvloop") else asyncio.run
 
         def start(test):
@@ -85,11 +99,11 @@ async def until(condition: Callable[[], object], what: str) -> None:
 def test_messages_arrive_in_order_and_pubacks_name_their_mid(run):
     async def test(bench: Bench) -> None:
         rae = bench.rae("R")
-        reader, got, _ = await bench.client("svc-bridge")
+        reader, got, _ = await bench.client("svc-bridge", acking=True)
         assert await reader.subscribe([f"dmp/v1/{rae}/+/info"]) == [1]
         writer, _, pubacks = await bench.client(rae)
-        mids = [writer.publish(f"dmp/v1/{rae}/rae/info", b"%d" % n, qos=1) for n in range(50)]
-        await until(lambda: len(got) == 50 and len(pubacks) == 50, "50 messages and PUBACKs")
+        mids = await bench.publish_all(writer, f"dmp/v1/{rae}/rae/info", 50, pubacks)
+        await until(lambda: len(got) == 50, "50 messages")
         assert [message.payload for message in got] == [b"%d" % n for n in range(50)]
         assert sorted(pubacks) == [(mid, 0) for mid in sorted(mids)]
         await writer.disconnect()
@@ -103,12 +117,12 @@ def test_unacknowledged_messages_come_again_on_the_next_connection(run):
         rae = bench.rae("R")
         reader, got, _ = await bench.client("svc-bridge", session_expiry_s=60)
         await reader.subscribe([f"dmp/v1/{rae}/+/info"])
-        writer, _, _ = await bench.client(rae)
-        for n in range(6):
-            writer.publish(f"dmp/v1/{rae}/rae/info", b"%d" % n, qos=1)
-        await until(lambda: len(got) == 6, "six messages")
+        writer, _, pubacks = await bench.client(rae)
+        await bench.publish_all(writer, f"dmp/v1/{rae}/rae/info", 6, pubacks)
+        await until(lambda: got, "the first message")
         reader.ack(got[0])
-        await asyncio.sleep(0.1)  # lets the PUBACK leave; the assertion below is what proves it
+        await until(lambda: len(got) == 6, "six messages")
+        await asyncio.sleep(0.1)  # lets the PUBACK arrive; the assertion below is what proves it
         reader.abort()
         again, got, _ = await bench.client("svc-bridge", clean_start=False)
         assert again.session_present
@@ -165,7 +179,7 @@ def test_what_is_published_as_retained_can_be_told_from_the_rest_when_it_comes_l
     async def test(bench: Bench) -> None:
         rae = bench.rae("R")
         topic = f"dmp/v1/{rae}/rae/info"
-        reader, got, _ = await bench.client("svc-bridge")
+        reader, got, _ = await bench.client("svc-bridge", acking=True)
         await reader.subscribe([topic], retain_handling=2, retain_as_published=True)
         writer, _, _ = await bench.client(rae)
         writer.publish(topic, b"retained", qos=1, retain=True)
@@ -178,6 +192,28 @@ def test_what_is_published_as_retained_can_be_told_from_the_rest_when_it_comes_l
         writer.publish(topic, b"live", qos=1)
         await until(lambda: later, "the live message")
         assert later[0].payload == b"live", "the retained copy is not sent"
+        await again.disconnect()
+        await writer.disconnect()
+
+    run(test)
+
+
+def test_many_are_acknowledged_at_once_in_order(run):
+    async def test(bench: Bench) -> None:
+        rae = bench.rae("R")
+        reader, got, _ = await bench.client("svc-bridge", session_expiry_s=60)
+        await reader.subscribe([f"dmp/v1/{rae}/+/info"])
+        writer, _, pubacks = await bench.client(rae)
+        await bench.publish_all(writer, f"dmp/v1/{rae}/rae/info", 8, pubacks)
+        await until(lambda: got, "the first message")
+        reader.ack_all(got[:1])
+        await until(lambda: len(got) == 8, "all")
+        reader.ack_all(got[1:8])
+        await reader.disconnect()
+        again, got, _ = await bench.client("svc-bridge", clean_start=False)
+        writer.publish(f"dmp/v1/{rae}/rae/info", b"since", qos=1)
+        await until(lambda: got, "the one that came since")
+        assert [(message.payload, message.dup) for message in got] == [(b"since", False)]
         await again.disconnect()
         await writer.disconnect()
 
@@ -216,13 +252,11 @@ def test_second_connection_of_a_name_ends_the_first(run):
 def test_paused_reading_delivers_nothing_until_resumed(run):
     async def test(bench: Bench) -> None:
         rae = bench.rae("R")
-        reader, got, _ = await bench.client("svc-bridge")
+        reader, got, _ = await bench.client("svc-bridge", acking=True)
         await reader.subscribe([f"dmp/v1/{rae}/+/info"])
         writer, _, pubacks = await bench.client(rae)
         reader.pause_reading()
-        for n in range(20):
-            writer.publish(f"dmp/v1/{rae}/rae/info", b"%d" % n, qos=1)
-        await until(lambda: len(pubacks) == 20, "PUBACKs")
+        await bench.publish_all(writer, f"dmp/v1/{rae}/rae/info", 20, pubacks)
         assert got == []
         reader.resume_reading()
         await until(lambda: len(got) == 20, "all after the resume")

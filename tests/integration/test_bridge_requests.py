@@ -1,4 +1,4 @@
-"""Requests through a real Kafka, the bridge as a process, a real Mosquitto and a RAE's engine, and back."""
+"""Requests through a real Kafka, the bridge as a process, a real broker (each of two) and a RAE's engine, and back."""
 
 import asyncio
 import json
@@ -26,6 +26,7 @@ from dmpd.runtime.settings import TopicSettings
 from tests.support.aio import async_test
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
+from tests.support.hivemq import start_hivemq
 from tests.support.services import public_folder, start_mosquitto
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
@@ -36,9 +37,9 @@ PARTITIONS = 3
 class Rig:
     """A bridge process, and whom a test asks through it."""
 
-    def __init__(self, kafka, mosquitto, folder: Path) -> None:
+    def __init__(self, kafka, broker, folder: Path) -> None:
         self.kafka = kafka
-        self.mosquitto = mosquitto
+        self.broker = broker
         self.folder = folder
         names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
         self.topics = TopicSettings(**names, info_dead=kafka.create_topic(), partitions=PARTITIONS)
@@ -47,7 +48,7 @@ class Rig:
             Sections(
                 bridge=BridgeSettings(health_bind=self.health, retry_first_s=0.1, retry_max_s=0.5),
                 kafka=kafka.settings,
-                mqtt=mosquitto.settings("svc-bridge"),
+                mqtt=broker.settings("svc-bridge"),
                 topics=self.topics,
             ),
             folder / "bridge.log",
@@ -60,7 +61,7 @@ class Rig:
         executor = ThreadPoolExecutor(1)
         engine = Engine(
             LocalRegistrySettings(
-                rae=self.rae, state_dir=str(self.folder / "rae"), mqtt=self.mosquitto.settings(self.rae)
+                rae=self.rae, state_dir=str(self.folder / "rae"), mqtt=self.broker.settings(self.rae)
             ),
             [SimulatedLan(devices=1, rate_per_s=0.0, seed="1")],
             connect=MqttClient.connect,
@@ -120,16 +121,17 @@ async def until(condition: Callable[[], object], what: str, timeout_s: float = 6
 
 
 @pytest.fixture
-def rig(kafka, own_mosquitto, tmp_path):
-    one = Rig(kafka, own_mosquitto, tmp_path)
+def rig(kafka, own_broker, tmp_path):
+    one = Rig(kafka, own_broker, tmp_path)
     one.bridge.start()
     yield one
     one.bridge.stop()
 
 
-@pytest.fixture
-def own_mosquitto():
-    with public_folder() as folder, start_mosquitto(folder) as service:
+@pytest.fixture(params=["mosquitto", pytest.param("hivemq", marks=pytest.mark.slow)])
+def own_broker(request):
+    start = {"mosquitto": start_mosquitto, "hivemq": start_hivemq}[request.param]
+    with public_folder() as folder, start(folder) as service:
         yield service
 
 

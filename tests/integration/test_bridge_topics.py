@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from dmpd.bridge.settings import BridgeSettings
+from dmpd.model.topics import partition_of
 from dmpd.runtime.health import fetch
 from dmpd.runtime.settings import TopicSettings
 from tests.support.bridge_main import Sections
@@ -47,6 +48,9 @@ def test_a_missing_topic_is_waited_for_and_one_made_anew_with_fewer_partitions_i
         topics=TopicSettings(**names, partitions=3),
     )
     bridge = BridgeProcess(sections, tmp_path / "bridge.log")
+    tag = uuid.uuid4().hex[:6]
+    # Of the second the partition of before is not there any more.
+    first, second = [rae for rae in (f"T{tag}-{number}" for number in range(99)) if partition_of(rae, 3) > 0][:2]
 
     def status() -> dict[str, object]:
         try:
@@ -64,16 +68,15 @@ def test_a_missing_topic_is_waited_for_and_one_made_anew_with_fewer_partitions_i
         for name in names.values():
             await asyncio.to_thread(kafka.create_topic, name, partitions=3)
         await until(lambda: status().get("state") == "ready", "ready")
-        tag = uuid.uuid4().hex[:6]
-        await carried(f"T{tag}-1")
+        await carried(first)
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
         await asyncio.to_thread(admin.delete_topics([names["info"]])[names["info"]].result, 20)
-        late = asyncio.create_task(carried(f"T{tag}-2"))
+        late = asyncio.create_task(carried(second))
         await until(lambda: status().get("state") == "degraded", "it says that the topic is gone")
         await asyncio.to_thread(kafka.create_topic, names["info"], partitions=1)
         publisher = await late
         records = await asyncio.to_thread(read_all, kafka.bootstrap_servers, names["info"], 1)
-        own = [(one.key(), one.value()) for one in records if f"T{tag}-2".encode() in one.key()]
+        own = [(one.key(), one.value()) for one in records if second.encode() in one.key()]
         assert problems([publisher], own) == []
 
     bridge.start()

@@ -138,11 +138,6 @@ def _new(key: bytes, run: Running, partition: int) -> Planned | None:
     return Planned(key, run.rae, run.session, remembered, row, events, None)
 
 
-def same_place(a: Known | None, b: Known) -> bool:
-    """Whether ``a`` is the row ``b`` as it was, content aside."""
-    return a is not None and (a.epoch, a.rev, a.partition, a.offset) == (b.epoch, b.rev, b.partition, b.offset)
-
-
 def changes_nothing(run: Running, known: Known) -> bool:
     """Whether ``run`` only repeats the row: the periodic checkpoint of a device at rest."""
     if not run.replace or run.rev != known.rev:

@@ -13,6 +13,7 @@ from dmpd.cloud_registry.patience import DataRefusedError, PatientDatabase
 from dmpd.cloud_registry.scan import device_topic, keys_of, raes_with_rosters, scan
 from dmpd.cloud_registry.settings import WorkerSettings
 from dmpd.cloud_registry.straight import Planned
+from dmpd.model.running import Running
 from dmpd.model.topics import Topic
 from dmpd.stream.handler import Output, Record
 
@@ -60,19 +61,17 @@ class StraightWay:
         news = {key: run for key, run in runs.items() if run.has_news}
         self._recall_content(news, known, topics, output)
         planned: list[Planned] = []
-        repeated: dict[bytes, Known] = {}
         left: set[bytes | None] = set()
         for key, run in news.items():
             row = known.get(key)
             if key not in known:
                 left.add(key)
             elif row is not None and straight.changes_nothing(run, row):
-                repeated[key] = row
+                continue
             elif (one := straight.plan(key, run, row, self._partition)) is not None:
                 planned.append(one)
             else:
                 left.add(key)
-        left.update(self._not_as_known(repeated, topics, output))
         settings = self._settings
         for chunk in straight.chunks(
             planned, sessions_max=settings.transaction_sessions_max, bytes_max=settings.transaction_bytes_max
@@ -93,29 +92,31 @@ class StraightWay:
         return known
 
     def _recall_content(
-        self, news: Collection[bytes], known: dict[bytes, Known | None], topics: Mapping[bytes, Topic], output: Output
+        self,
+        news: Mapping[bytes, Running],
+        known: dict[bytes, Known | None],
+        topics: Mapping[bytes, Topic],
+        output: Output,
     ) -> None:
-        """Read the content of rows that are to change and were known by their place only; if they moved, forget."""
-        bare = {key: row for key in news if (row := known[key]) is not None and row.content is None}
-        if bare:
+        """Read the content of rows that are to change and were known by their place only; if they moved, forget.
+
+        That of a checkpoint's row is read although it is known: a checkpoint heals what nobody knows of, too (rows that
+        were edited by hand, or are stale by another writer's doing).
+        """
+        read = {
+            key: row
+            for key, run in news.items()
+            if (row := known[key]) is not None and (row.content is None or run.replace)
+        }
+        if read:
             found = self._database.until_done(
-                lambda connection: straight.read_content(connection, bare, topics), output
+                lambda connection: straight.read_content(connection, read, topics), output
             )
-            for key in bare:
+            for key in read:
                 if key in found:
                     known[key] = found[key]
                 else:
                     del known[key]
-
-    def _not_as_known(
-        self, rows: Mapping[bytes, Known], topics: Mapping[bytes, Topic], output: Output
-    ) -> Collection[bytes]:
-        """Which of these rows are no longer so: a checkpoint that repeats a row heals it if it is stale or absent."""
-        asked = {key: topics[key] for key in rows}
-        if not asked:
-            return ()
-        found = self._database.until_done(lambda connection: straight.read_known(connection, asked), output)
-        return [key for key, row in rows.items() if not straight.same_place(found.get(key), row)]
 
     def _write_planned(self, planned: Sequence[Planned], output: Output) -> Collection[bytes]:
         """Returns the keys that are to go the other way: none, or all of them (what was written is then old news)."""

@@ -2,10 +2,12 @@
 
 import contextlib
 
+import msgspec
 import pytest
 from msgspec import Raw
 
 from dmpd.cloud_registry import sink, straight
+from dmpd.cloud_registry.same_json import same_record
 from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
@@ -144,6 +146,30 @@ def test_rows_that_another_writer_moved_are_judged_and_the_others_are_not(connec
         assert (row.rev, row.stale, row.record.attributes["b"]) == (3, False, Raw(b"3"))
         assert row.record.state == "asleep"
     assert len(events_of(connection, RAE)) == 5 + 4
+
+
+@pytest.mark.parametrize(
+    "then", [(), (change(2, patch=RecordPatch(state="asleep"), seq=2),)], ids=["alone", "and more"]
+)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE device_session SET state = 'offline'",
+        "UPDATE device_session SET esn = NULL, name = 'wrong'",
+        "UPDATE device_attribute SET value = '7' WHERE name = 'a'",
+        "DELETE FROM device_attribute WHERE name = 'b'",
+        "INSERT INTO device_attribute SELECT rae, session, 'z', '1' FROM device_session",
+        "UPDATE device_interface SET ip4 = '10.0.0.8'",
+        "DELETE FROM device_session",
+    ],
+)
+def test_a_checkpoint_heals_what_was_edited_behind_the_workers_back(connection, handler, edit, then):
+    hand(handler, checkpoint(1, RECORD, seq=1))
+    connection.execute(edit)
+    hand(handler, checkpoint(1, RECORD), *then, start=1)
+    row = rows_of(connection)[SESSION]
+    assert (row.rev, row.stale) == (1 + len(then), False)
+    assert same_record(row.record, msgspec.structs.replace(RECORD, state="asleep" if then else "online"))
 
 
 def test_a_row_that_appears_meanwhile_is_judged(connection, handler, postgres, monkeypatch):

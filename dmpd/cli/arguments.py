@@ -9,9 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
+import msgspec
+
 from dmpd.model import limits
 from dmpd.model.principals import PrincipalKind, is_rae, principal_kind
 from dmpd.model.requests import LIFETIME_MAX_S
+from dmpd.model.strict import check_strict
 from dmpd.runtime.errors import BindError
 from dmpd.runtime.health import parse_bind
 
@@ -95,22 +98,27 @@ def lifetime(text: str) -> int:
     return number
 
 
-def attribute(text: str) -> tuple[str, str]:
-    """``NAME=VALUE``: a name and JSON text. What is no JSON is a string, so that ``test_state=in_test`` will do."""
-    name, separator, value = text.partition("=")
-    if not separator or not 1 <= len(name.encode(errors="replace")) <= limits.ATTRIBUTE_KEY_BYTES_MAX:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, for example test_state=in_test, got {text[:80]!r}")
-    if "\0" in text or not text.isprintable():
+def printable(text: str) -> str:
+    """A text as devices and RAEs say it; what a shell passes on may be no text at all."""
+    if not text.isprintable():
         raise argparse.ArgumentTypeError(f"expected printable text, got {text[:80]!r}")
+    return text
+
+
+def attribute(text: str) -> tuple[str, str]:
+    """``NAME=VALUE``: a name and JSON text. What is no JSON is a string, so that ``test_state=in_test`` will do.
+
+    No JSON is also what no message may say (NUL, numbers out of range): a database refuses to compare it.
+    """
+    name, separator, value = printable(text).partition("=")
+    if not separator or not 1 <= len(name.encode()) <= limits.ATTRIBUTE_KEY_BYTES_MAX:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, for example test_state=in_test, got {text[:80]!r}")
     try:
-        json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        msgspec.json.decode(value)
+        check_strict(value.encode(), "")
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         return name, json.dumps(value)
     return name, value
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(text)  # NaN and Infinity are no JSON
 
 
 def checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:

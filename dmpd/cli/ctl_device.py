@@ -68,7 +68,9 @@ def _shown(detail: DeviceDetail) -> RenderableType:
         events = tables.table(("at", "event", "detail"), title="\nevents, newest first")
         for event in detail.events:
             events.add_row(
-                tables.instant(event.at), event.code, tables.shown(msgspec.json.encode(event.detail).decode())
+                tables.instant(event.at),
+                tables.shown(event.code),
+                tables.shown(msgspec.json.encode(event.detail).decode()),
             )
         parts.append(events)
     return Group(*parts)

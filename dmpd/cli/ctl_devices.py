@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
     parser.add_argument("--rae", type=arguments.rae, help="only devices of this RAE")
     parser.add_argument("--state", choices=get_args(DeviceState), help="only devices in this state")
-    parser.add_argument("--esn", help="only with this ESN")
+    parser.add_argument("--esn", type=arguments.printable, help="only with this ESN")
     parser.add_argument("--mac", type=arguments.checked(mac_of), help="only with this MAC, in any spelling")
     parser.add_argument("--ip", type=arguments.checked(ip_of), help="only with this IPv4 or IPv6 address")
     parser.add_argument(

@@ -9,10 +9,11 @@ schema is wrong.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct, field
 from rich.console import Group, RenderableType
 
 from dmpd.cli import arguments, session_choice, showing, tables
@@ -35,7 +36,7 @@ _COLUMNS: Final = ("at", "rae", "session", "event", "detail", "recorded")
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
     session_choice.add_arguments(parser, optional=True)
-    parser.add_argument("--code", help="only these events: state, closed, lan_down …")
+    parser.add_argument("--code", type=arguments.printable, help="only these events: state, closed, lan_down …")
     parser.add_argument(
         "--since",
         type=arguments.since,
@@ -78,25 +79,39 @@ def _shown(found: Sequence[HistoryEvent], limit: int) -> RenderableType:
     return Group(table, f"{len(found)} event{'' if len(found) == 1 else 's'}{more}")
 
 
+class _Passed(Struct, frozen=True):
+    """The detail of our own events of states (``decide.state_event``); a RAE may say the like, with anything in it."""
+
+    to: str
+    before: str | None = field(name="from", default=None)
+    cause: str | None = None
+    passed: int = 1
+    way: list[tuple[Any, Any, Any, str, Any]] = []
+
+
 def said(event: HistoryEvent) -> str:
     """The detail in words where it is one of ours, else as JSON."""
     detail = event.detail
-    if event.code == "state" and "to" in detail:
-        cause = f" ({detail['cause']})" if detail.get("cause") else ""
-        return " → ".join(_way(detail)) + cause
+    if event.code == "state":
+        try:
+            passed = msgspec.convert(detail, _Passed)
+        except msgspec.ValidationError:
+            pass
+        else:
+            return " → ".join(_way(passed)) + (f" ({passed.cause})" if passed.cause else "")
     if event.code == "closed" and "reason" in detail:
         successor = detail.get("successor")
         return f"{detail['reason']}{f', continued as {successor}' if successor else ''}"
     return msgspec.json.encode(detail).decode() if detail else ""
 
 
-def _way(detail: Mapping[str, Any]) -> Iterator[str]:
-    """From the state before to the new one, with those between that came in the same batch (``decide.state_event``)."""
-    between = [str(step[_STATE]) for step in detail.get("way", ())[:-1]]
+def _way(detail: _Passed) -> Iterator[str]:
+    """From the state before to the new one, with those between that came in the same batch."""
+    between = [step[_STATE] for step in detail.way[:-1]]
     shown = between[-_BETWEEN_MAX:]
-    left_out = int(detail.get("passed", 1)) - 1 - len(shown)
-    yield str(detail.get("from") or "new")
+    left_out = detail.passed - 1 - len(shown)
+    yield detail.before or "new"
     if left_out > 0:
         yield f"{left_out} more"
     yield from shown
-    yield str(detail["to"])
+    yield detail.to

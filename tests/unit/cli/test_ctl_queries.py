@@ -14,7 +14,7 @@ from rich.console import Console
 from dmpd.cli import ctl_devices, dmpctl, showing
 from dmpd.cloud_registry import devices, query
 from dmpd.local_registry.store import Commit, DeviceWrite, Store
-from dmpd.model.messages import Status
+from dmpd.model.messages import Event, Status
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from dmpd.runtime import exit_codes
 from tests.support import many_rows
@@ -132,6 +132,11 @@ FILTERS = (
     (["--attribute", "test_state=available"], []),
     (["--attribute", "n=1"], [2]),
     (["--attribute", "n=1", "--attribute", "test_state=in_test"], []),
+    (["--attribute", "n=1e999999"], []),
+    (["--attribute", "n=" + "9" * 5000], []),
+    (["--attribute", 'n="\\u0000"'], []),
+    (["--attribute", 'n="\\ud800"'], []),
+    (["--attribute", "n=" + "[" * 100_000], []),
     (["--stale"], [3]),
     (["--stale", "--state", "online"], []),
     (["--since", "1h"], [5, 1, 2, 3, 4]),
@@ -185,6 +190,9 @@ BAD = (
     (["devices", "--ip", "10.0.0.256"], "argument --ip: expected an IPv4 or IPv6 address, got '10.0.0.256'"),
     (["devices", "--attribute", "test_state"], "argument --attribute: expected NAME=VALUE"),
     (["devices", "--attribute", "a=b\0c"], "argument --attribute: expected printable text"),
+    (["devices", "--attribute", "a=\udcff"], "argument --attribute: expected printable text"),
+    (["devices", "--esn", "\udcff"], "argument --esn: expected printable text"),
+    (["history", "--code", "\udcff"], "argument --code: expected printable text"),
     (["devices", "--state", "on"], "argument --state: invalid choice: 'on'"),
     (["devices", "--since", "yesterday"], "argument --since: expected 30m, 2h, 3d or an RFC 3339 time"),
     (["devices", "--rae", "a/b"], "argument --rae: expected the serial of a RAE, got 'a/b'"),
@@ -314,9 +322,34 @@ def test_history_tells_the_states_that_came_in_one_batch(fill, config, capsys):
     assert "new → offline → standby → online → asleep (probe)" in second
 
 
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"to": 1, "way": 5},
+        {"to": "x", "passed": "many"},
+        {"to": "x", "way": {}},
+        {"to": "x", "way": [1, 2]},
+        {"to": "x", "way": [[], []]},
+        {"to": "x", "from": [1], "cause": {}},
+        {"from": "y"},
+    ],
+)
+def test_an_event_of_a_rae_that_looks_like_one_of_ours_is_shown_as_it_is(fill, config, capsys, detail):
+    content = {name: Raw(json.dumps(value).encode()) for name, value in detail.items()}
+    fill(
+        checkpoint(1, TV, seq=1),
+        Event(v=1, rae=RAE, session=SESSION, at=AT, epoch=EPOCH, code="state", detail=content, seq=2),
+    )
+    assert run(config, "history") == exit_codes.OK
+    out = capsys.readouterr().out
+    assert all(json.dumps(value, separators=(",", ":")) in out for value in detail.values())
+    assert "new → online" in out
+    assert "2 events" in out
+
+
 def test_what_a_device_says_cannot_steer_the_terminal(fill, config, capsys):
     record = DeviceRecord(name="\x1b[31mred\x07", attributes={"\x1b]0;x": Raw(b'"\\u001b[2J"')})
-    fill(checkpoint(1, record))
+    fill(checkpoint(1, record), Event(v=1, rae=RAE, session=SESSION, at=AT, epoch=EPOCH, code="\x1b[2J\x07"))
     for words in (["devices"], ["device", session_id(1)], ["history"]):
         assert run(config, *words) == exit_codes.OK
         out = capsys.readouterr().out

@@ -74,7 +74,9 @@ class CloudRegistryHandler:
         units = gather(
             records,
             refuse,
-            lambda rosters: self._read(lambda connection: sink.find_phantoms(connection, rosters), output, {}),
+            lambda rosters: self._read(
+                lambda connection: sink.find_phantoms(connection, rosters), output, {}, is_single=True
+            ),
         )
         units = self._read(lambda connection: sink.leave_out_old(connection, units, asks), output, units)
         settings = self._settings
@@ -102,10 +104,13 @@ class CloudRegistryHandler:
             else:
                 refuse(units[0].steps[0].record, "refused", str(error))
 
-    def _read(self, work: Callable[[Connection], _T], output: Output, otherwise: _T) -> _T:
-        """What ``work`` reads; ``otherwise``, which is slower and not wrong, if the database refuses or is too slow."""
+    def _read(self, work: Callable[[Connection], _T], output: Output, otherwise: _T, *, is_single: bool = False) -> _T:
+        """What ``work`` reads; ``otherwise`` if the database refuses or is too slow.
+
+        ``is_single``: nothing else says the same, so a slow database is waited for; else ``otherwise`` is only slower.
+        """
         try:
-            return self._until_done(work, output)
+            return self._until_done(work, output, is_single=is_single)
         except DataRefusedError as error:
             _log.warning("a read is left out: %s", error, extra=log_fields(partition=self._partition))
             return otherwise

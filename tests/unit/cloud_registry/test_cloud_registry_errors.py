@@ -3,11 +3,13 @@
 import contextlib
 
 import pytest
+from psycopg import errors
 
-from dmpd.cloud_registry import patience
+from dmpd.cloud_registry import patience, sink
+from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, RecordPatch
 from tests.support import sql_faults
-from tests.support.messages import change, checkpoint, session_id
+from tests.support.messages import AT, EPOCH, RAE, change, checkpoint, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
 
 pytestmark = pytest.mark.services
@@ -169,6 +171,23 @@ def test_a_record_that_is_too_slow_waits_and_holds_up_what_comes_before_it_only_
     assert output.refused == {}
     assert set(SESSIONS[:4]) <= set(others), "what stands before it is written"
     assert_all_but_the_poison(connection, is_lost=False)
+
+
+def test_a_roster_is_not_left_out_because_the_database_is_slow(database, connection, monkeypatch):
+    play(database, [checkpoint(1, session=SESSIONS[0], seq=1)], Sleeps())
+    find, tries = sink.find_phantoms, []
+
+    def slow(used, rosters):
+        tries.append(1)
+        if len(tries) <= 9:
+            raise errors.QueryCanceled("canceling statement due to statement timeout")
+        return find(used, rosters)
+
+    monkeypatch.setattr(sink, "find_phantoms", slow)
+    first, last = SESSIONS[0], SESSIONS[-1]
+    roster = Roster(v=1, rae=RAE, session="rae", at=AT, epoch=EPOCH, first=first, last=last, sessions=(), seq_high=5)
+    assert play(database, [roster], Sleeps()).refused == {}
+    assert rows_of(connection)[SESSIONS[0]].absent
 
 
 @pytest.mark.parametrize("state", ["42501", "42P01", "42703"])

@@ -42,8 +42,10 @@ _CANARY_EVENTS: Final[LiteralString] = """
 DELETE FROM device_event WHERE rae = ANY(%b::text[]) AND recorded_at < clock_timestamp() - %s * INTERVAL '1 hour'
 """
 _CANARY_RAES: Final[LiteralString] = """
-DELETE FROM rae WHERE rae = ANY(%b::text[]) AND applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
+DELETE FROM rae AS r WHERE r.rae = ANY(%b::text[]) AND r.applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
+    AND NOT EXISTS (SELECT 1 FROM device_session AS s WHERE s.rae = r.rae)
 """
+"""Last, or nothing would lead to the sessions that are left."""
 _BY_KEYS: Final[Sequence[LiteralString]] = (
     """DELETE FROM device_interface AS t USING unnest(%b::text[], %b::text[]::uuid[]) AS k (rae, session)
     WHERE t.rae = k.rae AND t.session = k.session""",
@@ -152,8 +154,7 @@ def _canaries(connection: Connection, settings: RetentionSettings, rest: Callabl
             found = connection.execute(_CANARY_SESSIONS, (raes, hours, settings.batch_rows)).fetchall()
             rows = _remove_sessions(connection, found)
             rows += connection.execute(_CANARY_EVENTS, (raes, hours)).rowcount
-            if len(found) < settings.batch_rows:  # else some sessions are left, and a RAE goes last
-                rows += connection.execute(_CANARY_RAES, (raes, hours)).rowcount
+            rows += connection.execute(_CANARY_RAES, (raes, hours)).rowcount
         metrics.REMOVED.labels("canary").inc(rows)
         total += rows
         if rest(time.monotonic() - began_s):

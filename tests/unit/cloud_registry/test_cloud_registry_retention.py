@@ -97,6 +97,15 @@ def test_all_of_a_canary_goes_after_its_time_and_nothing_of_others(connection, p
     assert counts(connection, "R-1") == dict.fromkeys(counts(connection, "R-1"), 3) | {"rae": 1}
 
 
+def test_a_canary_whose_devices_were_heard_of_after_itself_goes_with_them(connection, postgres):
+    fill(postgres, "canary-0001", range(3), ends=False)
+    connection.execute(AGE["rae"], {"h": 3, "rae": "canary-0001"})
+    assert remove_old(connection, SETTINGS, rest=never).canaries == 0
+    age(connection, "canary-0001", 3)
+    remove_old(connection, SETTINGS, rest=never)
+    assert set(counts(connection, "canary-0001").values()) == {0}
+
+
 def test_batches_are_small_and_it_rests_between_them(connection, postgres):
     fill(postgres, "R-old", range(35), ends=True)
     age(connection, "R-old", 101)

@@ -92,17 +92,20 @@ class _Passed(Struct, frozen=True):
 def said(event: HistoryEvent) -> str:
     """The detail in words where it is one of ours, else as JSON."""
     detail = event.detail
-    if event.code == "state":
-        try:
-            passed = msgspec.convert(detail, _Passed)
-        except msgspec.ValidationError:
-            pass
-        else:
-            return " → ".join(_way(passed)) + (f" ({passed.cause})" if passed.cause else "")
+    passed = _passed(detail) if event.code == "state" else None
+    if passed is not None:
+        return " → ".join(_way(passed)) + (f" ({passed.cause})" if passed.cause else "")
     if event.code == "closed" and "reason" in detail:
         successor = detail.get("successor")
         return f"{detail['reason']}{f', continued as {successor}' if successor else ''}"
     return msgspec.json.encode(detail).decode() if detail else ""
+
+
+def _passed(detail: object) -> _Passed | None:
+    try:
+        return msgspec.convert(detail, _Passed)
+    except msgspec.ValidationError:
+        return None
 
 
 def _way(detail: _Passed) -> Iterator[str]:

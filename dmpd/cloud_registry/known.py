@@ -80,6 +80,8 @@ class Known(Struct, frozen=True, gc=False):
 _OVERHEAD_BYTES: Final = 600
 """Of an entry, beside its content: key, structs, dictionaries and their slots."""
 _ATTRIBUTE_BYTES: Final = 90
+"""With a name and a value that are short."""
+_SHORT_BYTES: Final = 64
 
 
 class KnownRows:
@@ -88,25 +90,27 @@ class KnownRows:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._rows: dict[bytes, Known] = {}
+        self._rows: dict[bytes, tuple[Known, int]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def get(self, key: bytes) -> Known | None:
-        return self._rows.get(key)
+        found = self._rows.get(key)
+        return None if found is None else found[0]
 
     def put(self, key: bytes, known: Known) -> None:
         self.forget(key)
-        self._rows[key] = known
-        self._bytes += _size_bytes(known)
+        own = _size_bytes(known)
+        self._rows[key] = known, own
+        self._bytes += own
         while self._bytes > self._bytes_max:
             self.forget(next(iter(self._rows)))
 
     def forget(self, key: bytes | None) -> None:
         gone = self._rows.pop(key, None)  # type: ignore[arg-type] # no row has the key None
         if gone is not None:
-            self._bytes -= _size_bytes(gone)
+            self._bytes -= gone[1]
 
     def forget_rae(self, rae: str) -> None:
         """A roster may have been to any of its sessions."""
@@ -119,8 +123,16 @@ class KnownRows:
         self._bytes = 0
 
 
+def value_bytes(value: Any) -> int:
+    """About what a value of ``Content.attributes`` takes beyond a place for it: of a number nothing."""
+    if type(value) is str:
+        return len(value) if value.isascii() else 4 * len(value)
+    return len(value) if type(value) is Raw else 0
+
+
 def _size_bytes(known: Known) -> int:
     content = known.content
     if content is None:
         return _OVERHEAD_BYTES
-    return _OVERHEAD_BYTES + len(content.rest) + _ATTRIBUTE_BYTES * len(content.attributes)
+    long = sum(own for value in content.attributes.values() if (own := value_bytes(value)) > _SHORT_BYTES)
+    return _OVERHEAD_BYTES + len(content.rest) + _ATTRIBUTE_BYTES * len(content.attributes) + long

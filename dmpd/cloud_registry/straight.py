@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from dmpd.cloud_registry import reader, sink, statements
 from dmpd.cloud_registry.decide import EventRow, state_event
-from dmpd.cloud_registry.known import Content, Known, content_of, different, same_rest
+from dmpd.cloud_registry.known import Content, Known, content_of, different, same_rest, value_bytes
 from dmpd.model.apply import DeviceRow, apply
 from dmpd.model.record import DeviceRecord
 from dmpd.model.running import Running
@@ -209,8 +209,10 @@ def chunks(planned: Iterable[Planned], *, sessions_max: int, bytes_max: int) -> 
 
 def _size_bytes(one: Planned) -> int:
     """About what is sent of it."""
-    values = one.update.attributes if one.update is not None else one.known.content.attributes  # type: ignore[union-attr]
-    return _ROW_BYTES + sum(len(value) if isinstance(value, str) else _VALUE_BYTES for value in values.values())
+    content = one.known.content
+    assert content is not None
+    own, values = (len(content.rest), content.attributes) if one.update is None else (0, one.update.attributes)
+    return _ROW_BYTES + own + sum(value_bytes(value) or _VALUE_BYTES for value in values.values())
 
 
 _ROW_BYTES: Final = 1000

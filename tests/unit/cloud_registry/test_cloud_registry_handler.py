@@ -301,3 +301,23 @@ def test_a_wide_batch_goes_in_transactions_of_bounded_size(connection, postgres)
         hand(handler, *(checkpoint(1, session=session_id(number)) for number in range(250)))
     found = connection.execute("SELECT xmin::text, count(*) FROM device_session GROUP BY 1").fetchall()
     assert sorted(count for _, count in found) == [50, 100, 100]
+
+
+@pytest.mark.parametrize("value", [b'"%s"', b'["%s"]'], ids=["text", "list"])
+def test_a_transaction_of_large_values_is_bounded_too(connection, postgres, value):
+    record = DeviceRecord(attributes={"a": Raw(value % (b"x" * 16_000))})
+    with contextlib.closing(make_handler(postgres, transaction_bytes_max=64 * 1024)) as handler:
+        for rev in (1, 2):
+            large = [msgspec.structs.replace(record, attributes={f"a{rev}": record.attributes["a"]}) for _ in range(9)]
+            hand(
+                handler,
+                *(
+                    checkpoint(1, each, session=session_id(n))
+                    if rev == 1
+                    else change(2, patch=RecordPatch(attributes=each.attributes), session=session_id(n))
+                    for n, each in enumerate(large)
+                ),
+                start=9 * rev,
+            )
+            found = connection.execute("SELECT xmin::text, count(*) FROM device_session GROUP BY 1").fetchall()
+            assert sorted(count for _, count in found) == [3, 3, 3]

@@ -124,6 +124,7 @@ def trap(namespace: str) -> socket.socket:
 
 
 def test_descriptions_that_are_traps(hostile):
+    until(hostile.all_online, "all are online", WAIT_S, said=lambda: str(hostile.states()))
     dut, other = hostile.lan.dut("d1"), hostile.lan.dut("d2")
     (own,) = hostile.lab.query("SELECT i.ip4 FROM device_interface i WHERE i.hostname = 'dut-1'")[0]
     (theirs,) = hostile.lab.query("SELECT i.ip4 FROM device_interface i WHERE i.hostname = 'dut-2'")[0]

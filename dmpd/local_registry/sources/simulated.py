@@ -85,13 +85,16 @@ class SimulatedLan:
         while True:
             due_s = min(next_s, self._returns[0][0] if self._returns else next_s)
             try:
-                yield await asyncio.wait_for(self._queue.get(), max(0.0, due_s - self._now_s()))
+                async with asyncio.timeout(max(0.0, due_s - self._now_s())):
+                    signal = await self._queue.get()
             except TimeoutError:
                 now_s = self._now_s()
                 for evidence in self.step(now_s, happens=now_s >= next_s):
                     yield evidence
                 if now_s >= next_s:
                     next_s = max(next_s + self._pause_s(), now_s - 1.0)
+            else:
+                yield signal
 
     async def dump(self) -> Sequence[LanSignal]:
         """What answers now."""

@@ -187,7 +187,9 @@ class SsdpSource:
         elif self._held or self._asking:
             timeout_s = SHORT_TICK_S
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout_s)
+            # Not wait_for: Python 3.11's loses a cancellation that comes with the wake-up, and the source never ends.
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
 
     def _shut(self) -> None:
         self._open = False

@@ -252,3 +252,18 @@ async def test_a_lan_that_is_not_there_is_tried_again(monkeypatch, caplog):
     ether.receive(mdx_reply(ESN), IP)
     assert (await asyncio.wait_for(waiting, 2)).esn == ESN
     await signals.aclose()
+
+
+@pytest.mark.parametrize("steps", range(4))
+@async_test
+async def test_a_stop_that_comes_with_a_wake_up_is_not_lost(steps):
+    rig = Rig()
+    pause = asyncio.create_task(rig.source._pause())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.source._wake.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if pause.cancel():  # it had not ended before
+        with pytest.raises(asyncio.CancelledError):
+            await pause

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dmpd.cli import daemons, plain
-from dmpd.cli.arguments import bind, seconds
+from dmpd.cli.arguments import seconds
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.runtime import exit_codes
 
@@ -25,13 +25,7 @@ _SAY_EVERY_S: Final = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "program", nargs="?", metavar="PROGRAM", choices=daemons.PROGRAMS, help=" or ".join(daemons.PROGRAMS)
-    )
-    which.add_argument(
-        "--at", type=bind, metavar="BIND", help="host:port or unix:/path of any daemon's health server on this machine"
-    )
+    daemons.add_which_arguments(parser)
     add_config_argument(parser, lab=True)
     parser.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="for its end (default 60 s)")
     parser.add_argument("--json", action="store_true", help="for programs: one line at the end")

@@ -14,7 +14,7 @@ import time
 from typing import Any, Final
 
 from dmpd.cli import daemons
-from dmpd.cli.arguments import bind, seconds
+from dmpd.cli.arguments import seconds
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.runtime import exit_codes
 
@@ -24,13 +24,7 @@ _BEGINNING: Final = "starting"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "program", nargs="?", metavar="PROGRAM", choices=daemons.PROGRAMS, help=" or ".join(daemons.PROGRAMS)
-    )
-    which.add_argument(
-        "--at", type=bind, metavar="BIND", help="host:port or unix:/path of any daemon's health server on this machine"
-    )
+    daemons.add_which_arguments(parser)
     add_config_argument(parser, lab=True)
     parser.add_argument("--timeout", type=seconds, default=60.0, metavar="S", help="for its return (default 60 s)")
 

@@ -1,9 +1,11 @@
 """How dmpctl speaks with the cloud's daemons: where they listen, what they answer, and sentences when they do not."""
 
+import argparse
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from dmpd.cli.arguments import bind
 from dmpd.cli.config import CloudConfig
 from dmpd.runtime import health
 from dmpd.runtime.errors import UnavailableError
@@ -19,6 +21,15 @@ class DaemonGoneError(UnavailableError):
 
 class RefusedError(Exception):
     """The daemon does not do what it was asked for; the text says why."""
+
+
+def add_which_arguments(parser: argparse.ArgumentParser) -> None:
+    """The daemon that a command is for: ``args.program``, one of ``PROGRAMS``, or ``args.at``, where it listens."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("program", nargs="?", metavar="PROGRAM", choices=PROGRAMS, help=" or ".join(PROGRAMS))
+    which.add_argument(
+        "--at", type=bind, metavar="BIND", help="host:port or unix:/path of any daemon's health server on this machine"
+    )
 
 
 def bind_of(config: CloudConfig, program: str) -> str:

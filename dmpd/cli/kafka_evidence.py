@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from dmpd.cli.config import CloudConfig
 from dmpd.cloud_registry.explain import Applied, InKafka, LastLetter, Pending
-from dmpd.cloud_registry.gather import received_at
+from dmpd.cloud_registry.gather import instant_of, received_at
 from dmpd.cloud_registry.query import DeviceDetail
 from dmpd.model.codec import InvalidMessageError, decode_record
 from dmpd.model.requests import REGISTRY
@@ -82,7 +82,7 @@ def _applied(reader: RangeReader, device: DeviceDetail) -> Applied | None:
         cause=getattr(message, "cause", None),
         said_at=message.at,
         received_at=_received_at(record),
-        in_kafka_at=_instant(record.timestamp_ms),
+        in_kafka_at=instant_of(record.timestamp_ms),
     )
 
 
@@ -120,7 +120,7 @@ def _letter(reader: RangeReader, device: DeviceDetail, letters_max: int) -> tupl
     letter = letter_of(newest.partition, newest.offset, newest.timestamp_ms, newest.key, newest.value, newest.headers)
     found = LastLetter(
         place=f"{letter.partition} {letter.offset}",
-        at=_instant(letter.timestamp_ms),
+        at=instant_of(letter.timestamp_ms),
         reason=letter.reason,
         detail=letter.detail,
     )
@@ -133,7 +133,7 @@ def _asked_at(reader: RangeReader, device: DeviceDetail) -> datetime | None:
     wanted = _tail({number: reader.bounds()[number]}, _REQUESTS_MAX)
     key = cmd_topic(device.row.rae, device.row.session, REGISTRY).encode()
     asked = [one.timestamp_ms for one in reader.read(wanted) if one.key == key]
-    return _instant(max(asked)) if asked else None
+    return instant_of(max(asked)) if asked else None
 
 
 def _tail(bounds: Mapping[int, Range], records_max: int) -> dict[int, Range]:
@@ -145,7 +145,3 @@ def _received_at(record: ReadRecord) -> datetime | None:
     if _RECEIVED not in dict(record.headers):
         return None
     return received_at(Record(record.offset, record.timestamp_ms, record.key, record.value, record.headers))
-
-
-def _instant(timestamp_ms: int) -> datetime:
-    return datetime.fromtimestamp(max(0, timestamp_ms) / 1000, tz=UTC)

@@ -98,6 +98,9 @@ with its key, value and headers, and `dmpd-reason`, `dmpd-detail`, `dmpd-topic`,
 | `unsupported` | a `v` or `kind` that this version does not know: a later one can replay it |
 | `mismatch` | topic and payload name different RAEs or sessions, or the kind does not belong on the topic |
 
+By the Cloud Registry alone, because of what is stored: `refused`, a valid message that the database does not take, or
+a change that would make its row grow over `ROW_ATTRIBUTES_MAX` or `ROW_ATTRIBUTES_BYTES_MAX`.
+
 """
 
 EXIT_CODES: Final = """\

@@ -12,7 +12,7 @@ from dmpd.model.codec import InvalidMessageError, decode_record
 from dmpd.model.messages import Outcome, Response
 from dmpd.model.requests import FINAL_OUTCOMES, request, request_record
 from dmpd.model.topics import partition_of
-from dmpd.runtime.kafka import RecordProducer
+from dmpd.runtime.kafka import ProducerQueueFullError, RecordProducer
 from dmpd.runtime.kafka_reader import ReadRecord
 
 _READ_S: Final = 0.2
@@ -102,14 +102,14 @@ class Resync:
         schedule = [begun_s + start_s for start_s in starts_s([one.devices for one in waiting], rate)]
         asked = 0
         while asked < len(waiting) or self._open:
-            while asked < len(waiting) and schedule[asked] <= self._now_s():
-                self._ask(waiting[asked])
+            while asked < len(waiting) and schedule[asked] <= self._now_s() and self._ask(waiting[asked]):
                 asked += 1
             self._hear()
             progress(asked, asked - len(self._open))
         return results
 
-    def _ask(self, one: Asked) -> None:
+    def _ask(self, one: Asked) -> bool:
+        """False if the client has no room for the request now: then ``one`` was not asked."""
         request_id = uuid.uuid4().hex
         said = request_record(
             request("checkpoint.all", rae=one.rae, request_id=request_id, at=datetime.now(UTC)),
@@ -123,14 +123,19 @@ class Resync:
                 self._open.pop(request_id, None)
 
         self._open[request_id] = (one, self._now_s())
-        self._producer.produce(
-            self._topic,
-            key=said.key,
-            value=said.value,
-            headers=said.headers,
-            partition=partition_of(one.rae, self._partitions),
-            on_delivery=on_delivery,
-        )
+        try:
+            self._producer.produce(
+                self._topic,
+                key=said.key,
+                value=said.value,
+                headers=said.headers,
+                partition=partition_of(one.rae, self._partitions),
+                on_delivery=on_delivery,
+            )
+        except ProducerQueueFullError:
+            del self._open[request_id]
+            return False
+        return True
 
     def _hear(self) -> None:
         self._producer.poll(0)

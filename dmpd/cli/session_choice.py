@@ -36,7 +36,10 @@ def find(connection: Connection, args: argparse.Namespace) -> Key:
     """
     found = query.find_sessions(connection, args.id, rae=args.rae)
     if len(found) > 1:
-        lines = [f"{len(found)} sessions begin with {args.id}:", *(f"  {session} of {rae}" for rae, session in found)]
+        shown = found[: query.FOUND_MAX - 1]
+        count = str(len(found)) if len(found) == len(shown) else f"more than {len(shown)}"
+        lines = [f"{count} sessions begin with {args.id}:", *(f"  {session} of {rae}" for rae, session in shown)]
+        lines += ["  …"] if len(found) > len(shown) else []
         raise NothingToShowError("\n".join(lines), exit_codes.AMBIGUOUS)
     if not found:
         raise absent(args)

@@ -17,6 +17,9 @@ _WIDTH_OF_FILES: Final = 240
 """Columns when the output is no terminal: nothing is cut."""
 
 
+_MILLENNIUM_S: Final = 365.25 * 86_400 * 1000
+
+
 def console() -> Console:
     """Of stdout; colours only on a terminal, and not when ``NO_COLOR`` is set."""
     is_terminal = sys.stdout.isatty()
@@ -49,9 +52,14 @@ def shown(value: object) -> str:
 
 
 def duration(value_s: float | None) -> str:
-    """So long, in one unit or two: ``12 s``, ``3 min 20 s``, ``5 h 7 min``, ``3 d 4 h``; below 10 s to the ms."""
+    """So long, in one unit or two: ``12 s``, ``3 min 20 s``, ``5 h 7 min``, ``3 d 4 h``; below 10 s to the ms.
+
+    Whatever a RAE said: beyond a thousand years it is said to be that.
+    """
     if value_s is None:
         return "-"
+    if abs(value_s) > _MILLENNIUM_S:
+        return f"{'-' if value_s < 0 else ''}> 1000 y"
     if abs(value_s) < 10:
         return f"{value_s:.3f} s"
     whole = round(abs(value_s))

@@ -5,6 +5,7 @@ Pure. The sink calls it twice: on rows read without a lock, to leave out what ch
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import UNSET, Struct
 
@@ -31,33 +32,53 @@ class EventRow(Struct, frozen=True, kw_only=True):
     detail: Mapping[str, object]
 
 
+class Refusal(NamedTuple):
+    """A record that the model refuses, as the row is: the row would grow over its bound."""
+
+    record: Record
+    detail: str
+
+
 class Decision(Struct, frozen=True, kw_only=True):
     """``row`` is the very object that was given if nothing changed; ``record`` is the last one that changed it."""
 
     row: DeviceRow | None
     record: Record | None
     events: Sequence[EventRow]
+    refusals: Sequence[Refusal]
 
 
 def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
-    """Apply the steps of ``unit`` to ``row`` (``None``: never heard of); what its RAE has to be told is in ``asks``."""
+    """Apply the steps of ``unit`` to ``row`` (``None``: never heard of); what its RAE has to be told is in ``asks``.
+
+    What comes together is applied as one fold; one that is refused is taken apart into its messages.
+    """
     events: list[EventRow] = []
+    refusals: list[Refusal] = []
     run: list[Step] = []
     changed_by: Record | None = None
 
-    def end_run() -> None:
+    def take(steps: Sequence[Step]) -> None:
         nonlocal row, changed_by
-        if not run:
-            return
-        messages = [step.message for step in run if isinstance(step.message, Foldable)]
+        messages = [step.message for step in steps if isinstance(step.message, Foldable)]
         after, verdict = apply(row, fold_all(map(fold_of, messages)), rae=unit.rae, session=unit.session)
+        if verdict.outcome == "refused" and len(steps) > 1:
+            for step in steps:
+                take([step])
+            return
         asks.take(unit.rae, verdict)
+        if verdict.outcome == "refused":
+            refusals.append(Refusal(steps[0].record, verdict.detail))
         if verdict.forget:
             asks.forget(unit.rae, unit.session)
         if after is not row:
             events.extend(_history(row, messages))
-            row, changed_by = after, run[-1].record
-        run.clear()
+            row, changed_by = after, steps[-1].record
+
+    def end_run() -> None:
+        if run:
+            take(run)
+            run.clear()
 
     for step in unit.steps:
         message = step.message
@@ -70,7 +91,7 @@ def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
             if row is not None and (after := apply_roster(row, message)) is not row:
                 row, changed_by = after, step.record
     end_run()
-    return Decision(row=row, record=changed_by, events=events)
+    return Decision(row=row, record=changed_by, events=events, refusals=refusals)
 
 
 def event_row(event: Event) -> EventRow:

@@ -6,11 +6,12 @@ down to the one that is to blame.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
 from dmpd.model.codec import InvalidMessageError, decode_record
+from dmpd.model.limits import YEAR_MAX, YEAR_MIN
 from dmpd.model.messages import Change, Checkpoint, Closed, Event, Roster, Status
 from dmpd.model.topics import RAE_SESSION
 from dmpd.stream.handler import Record
@@ -105,16 +106,27 @@ def _decoded(records: Iterable[Record], refuse: Refuse) -> Iterable[Step]:
 
 
 def received_at(record: Record) -> datetime:
-    """When the bridge received it; Kafka's time of a record that no bridge made, or whose header is no instant."""
+    """When the bridge received it; Kafka's time of a record that no bridge made, or whose header is no instant.
+
+    Within the years of ``limits``, whatever it says: a producer may say any time, also one that no calendar has.
+    """
     header = dict(record.headers).get("mqtt-received-at")
     if header is not None:
         try:
             instant = datetime.fromisoformat(header.decode("ascii"))
         except ValueError:
             instant = None
-        if instant is not None and instant.tzinfo is not None:
+        if instant is not None and instant.tzinfo is not None and YEAR_MIN <= instant.year <= YEAR_MAX:
             return instant
-    return datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, tz=UTC)
+    return instant_of(record.timestamp_ms)
+
+
+def instant_of(timestamp_ms: int) -> datetime:
+    """Kafka's time of a record, moved to the nearest that can be said: 1970 to the end of ``YEAR_MAX``."""
+    return datetime.fromtimestamp(min(max(timestamp_ms, 0), _TIMESTAMP_MS_MAX) / 1000, tz=UTC)
+
+
+_TIMESTAMP_MS_MAX: Final = int(datetime(YEAR_MAX, 12, 31, tzinfo=UTC).timestamp()) * 1000
 
 
 def is_retained(record: Record) -> bool:

@@ -88,7 +88,7 @@ class CloudRegistryHandler:
     def _write(self, units: Sequence[Unit], refuse: Refuse, output: Output, asks: Asks) -> None:
         """Write all of ``units``; what the database refuses is halved, by units and then by steps, in order."""
         try:
-            self._until_done(
+            refusals = self._until_done(
                 lambda connection: sink.write(connection, units, partition=self._partition, asks=asks),
                 output,
                 is_single=len(units) == 1 and len(units[0].steps) == 1,
@@ -103,6 +103,9 @@ class CloudRegistryHandler:
                     self._write([half], refuse, output, asks)
             else:
                 refuse(units[0].steps[0].record, "refused", str(error))
+        else:
+            for record, detail in refusals:
+                refuse(record, "refused", detail)
 
     def _read(self, work: Callable[[Connection], _T], output: Output, otherwise: _T, *, is_single: bool = False) -> _T:
         """What ``work`` reads; ``otherwise`` if the database refuses or is too slow.

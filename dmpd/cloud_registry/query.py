@@ -56,21 +56,24 @@ class Rae(Struct, frozen=True, kw_only=True):
 
 
 def find_sessions(connection: Connection, prefix: str, *, rae: str | None = None) -> list[tuple[str, str]]:
-    """Keys ``(rae, session)`` of the sessions whose id is, or begins with, ``prefix``; at most 20.
+    """Keys ``(rae, session)`` of the sessions whose id is, or begins with, ``prefix``; at most ``FOUND_MAX``.
 
     Raises:
         ValueError: No id begins like that.
     """
     first, last = session_range(prefix)
-    return connection.execute(FIND_SESSIONS, {"first": first, "last": last, "rae": rae}).fetchall()
+    return connection.execute(FIND_SESSIONS, {"first": first, "last": last, "rae": rae, "limit": FOUND_MAX}).fetchall()
 
 
 FIND_SESSIONS: Final = """
 SELECT rae, session::text FROM device_session
 WHERE session BETWEEN %(first)s::text::uuid AND %(last)s::text::uuid
     AND (%(rae)s::text IS NULL OR rae = %(rae)s::text)
-ORDER BY rae, session LIMIT 20
+ORDER BY rae, session LIMIT %(limit)s
 """
+
+FOUND_MAX: Final = 21
+"""One more than are worth showing: whether there are more."""
 
 _UUID_FORM: Final = "00000000-0000-0000-0000-000000000000"
 

@@ -32,7 +32,23 @@ _OLD_TOMBSTONES: Final[LiteralString] = """
 SELECT rae, session::text FROM device_session
 WHERE closed_at < clock_timestamp() - %s * INTERVAL '1 hour' ORDER BY closed_at LIMIT %s FOR UPDATE SKIP LOCKED
 """
-_CANARIES: Final[LiteralString] = "SELECT rae FROM rae WHERE rae LIKE 'canary-%%' AND rae > %s ORDER BY rae LIMIT %s"
+_CANARIES: Final[LiteralString] = """
+WITH RECURSIVE s AS (
+    (SELECT rae FROM device_session ORDER BY rae LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.rae FROM device_session AS t WHERE t.rae > s.rae ORDER BY t.rae LIMIT 1)
+    FROM s WHERE s.rae IS NOT NULL
+), e AS (
+    (SELECT rae FROM device_event ORDER BY rae LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.rae FROM device_event AS t WHERE t.rae > e.rae ORDER BY t.rae LIMIT 1)
+    FROM e WHERE e.rae IS NOT NULL
+)
+SELECT rae FROM (SELECT rae FROM rae UNION SELECT rae FROM s UNION SELECT rae FROM e) AS names
+WHERE rae LIKE 'canary-%' ORDER BY rae
+"""
+"""Of whatever there is, hopping from one RAE to the next in the keys: a canary that ended before its first status, or
+whose row went before its last event, has no row of its own."""
 _CANARY_SESSIONS: Final[LiteralString] = """
 SELECT rae, session::text FROM device_session
 WHERE rae = ANY(%b::text[]) AND applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
@@ -45,7 +61,6 @@ _CANARY_RAES: Final[LiteralString] = """
 DELETE FROM rae AS r WHERE r.rae = ANY(%b::text[]) AND r.applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
     AND NOT EXISTS (SELECT 1 FROM device_session AS s WHERE s.rae = r.rae)
 """
-"""Last, or nothing would lead to the sessions that are left."""
 _BY_KEYS: Final[Sequence[LiteralString]] = (
     """DELETE FROM device_interface AS t USING unnest(%b::text[], %b::text[]::uuid[]) AS k (rae, session)
     WHERE t.rae = k.rae AND t.session = k.session""",
@@ -142,14 +157,11 @@ def _tombstones(connection: Connection, settings: RetentionSettings) -> int:
 
 
 def _canaries(connection: Connection, settings: RetentionSettings, rest: Callable[[float], bool]) -> int:
-    total, last = 0, ""
-    hours = settings.canary_hours
-    while True:
+    total, hours = 0, settings.canary_hours
+    everyone = [rae for (rae,) in connection.execute(_CANARIES)]
+    for first in range(0, len(everyone), _CANARIES_AT_ONCE):
         began_s = time.monotonic()
-        raes = [rae for (rae,) in connection.execute(_CANARIES, (last, _CANARIES_AT_ONCE))]
-        if not raes:
-            return total
-        last = raes[-1]
+        raes = everyone[first : first + _CANARIES_AT_ONCE]
         with connection.transaction():
             found = connection.execute(_CANARY_SESSIONS, (raes, hours, settings.batch_rows)).fetchall()
             rows = _remove_sessions(connection, found)
@@ -158,7 +170,8 @@ def _canaries(connection: Connection, settings: RetentionSettings, rest: Callabl
         metrics.REMOVED.labels("canary").inc(rows)
         total += rows
         if rest(time.monotonic() - began_s):
-            return total
+            break
+    return total
 
 
 def _remove_sessions(connection: Connection, keys: Sequence[tuple[str, str]]) -> int:

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from dmpd.cloud_registry import reader, statements
 from dmpd.cloud_registry.asks import Asks
-from dmpd.cloud_registry.decide import Decision, EventRow, decide, event_row, newest
+from dmpd.cloud_registry.decide import Decision, EventRow, Refusal, decide, event_row, newest
 from dmpd.cloud_registry.gather import Unit, is_retained, received_at
 from dmpd.cloud_registry.same_json import same_json, same_record
 from dmpd.model.apply import DeviceRow
@@ -76,8 +76,10 @@ def leave_out_old(connection: Connection, units: Sequence[Unit], asks: Asks) -> 
     return [unit for unit in units if unit.key not in old]
 
 
-def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks: Asks) -> None:
+def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks: Asks) -> Sequence[Refusal]:
     """Write ``units`` in one transaction: all of it or, raising, nothing.
+
+    Returns the records that the rules refuse, because a row would grow over its bound; all others are written.
 
     Blocks for row locks and the database, bounded by the connection's timeouts.
 
@@ -93,8 +95,9 @@ def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks
     """
     with connection.transaction():
         events = _write_raes(connection, [unit for unit in units if unit.is_rae], partition, asks)
-        events += _write_sessions(connection, [unit for unit in units if not unit.is_rae], partition, asks)
+        refusals = _write_sessions(connection, [unit for unit in units if not unit.is_rae], partition, asks, events)
         insert_events(connection, events)
+    return refusals
 
 
 def insert_rows(connection: Connection, rows: Sequence[tuple[DeviceRow, int]], partition: int) -> None:
@@ -145,15 +148,19 @@ def _rae_after(unit: Unit, row: RaeRow | None, asks: Asks) -> tuple[RaeRow | Non
     return row, changed_by
 
 
-def _write_sessions(connection: Connection, units: Sequence[Unit], partition: int, asks: Asks) -> list[EventRow]:
+def _write_sessions(
+    connection: Connection, units: Sequence[Unit], partition: int, asks: Asks, events: list[EventRow]
+) -> list[Refusal]:
+    """All but their events, which are added to ``events``."""
     keys = [unit.key for unit in units if any(not isinstance(step.message, Event) for step in unit.steps)]
     stored = reader.with_content(connection, reader.lock_rows(connection, keys)) if keys else {}
-    events: list[EventRow] = []
+    refusals: list[Refusal] = []
     written: list[tuple[DeviceRow | None, DeviceRow, Record]] = []
     for unit in units:
         before = stored.get(unit.key)
         decision = decide(unit, before, asks)
         events.extend(decision.events)
+        refusals.extend(decision.refusals)
         if decision.row is not None and _differs(before, decision):
             assert decision.record is not None
             written.append((before, decision.row, decision.record))
@@ -168,7 +175,7 @@ def _write_sessions(connection: Connection, units: Sequence[Unit], partition: in
         [_values(after, partition, record.offset) for before, after, record in written if before is not None],
     )
     _write_children(connection, [(before, after) for before, after, _ in written])
-    return events
+    return refusals
 
 
 def _write_children(connection: Connection, pairs: Collection[tuple[DeviceRow | None, DeviceRow]]) -> None:
@@ -202,7 +209,7 @@ def _different(old: Mapping[str, Raw], new: Mapping[str, Raw]) -> dict[str, Raw]
 
 def _changes_nothing(unit: Unit, row: DeviceRow, asks: Asks) -> bool:
     decision = decide(unit, row, asks)
-    return not _differs(row, decision)
+    return not decision.refusals and not _differs(row, decision)
 
 
 def _differs(before: DeviceRow | None, decision: Decision) -> bool:

@@ -16,6 +16,7 @@ from dmpd.cloud_registry import reader, sink, statements
 from dmpd.cloud_registry.decide import EventRow, state_event
 from dmpd.cloud_registry.known import Content, Known, content_of, different, same_rest, value_bytes
 from dmpd.model.apply import DeviceRow, apply
+from dmpd.model.content_size import growth_refused
 from dmpd.model.record import DeviceRecord
 from dmpd.model.running import Running
 from dmpd.model.topics import Topic
@@ -114,13 +115,16 @@ def plan(key: bytes, run: Running, known: Known | None, partition: int) -> Plann
         return None
     state = run.fields.get("state", content.state)
     news = different(content.attributes, run.attributes)
+    attributes = {**content.attributes, **news}
+    if growth_refused(content.attributes, attributes) is not None:
+        return None
     events = state_event(run.rae, run.session, run.epoch, content.state, run.said, run.unsaid)
     seq = max(run.seq, known.seq)
     update = _Update(
         run.rae, run.session, known.epoch, known.rev, known.partition, known.offset, run.rev, seq, state, run.at,
         run.last_offset, news, next(iter(events), None),
     )  # fmt: skip
-    content = Content(state, {**content.attributes, **news}, content.rest)
+    content = Content(state, attributes, content.rest)
     remembered = Known(run.epoch, run.rev, seq, partition, run.last_offset, content)
     return Planned(key, run.rae, run.session, remembered, None, (), update)
 

@@ -10,11 +10,12 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from dmpd.model.content_size import growth_refused
 from dmpd.model.fold import Fold, Foldable, fold_of
 from dmpd.model.messages import ClosedReason
 from dmpd.model.record import DeviceRecord
 
-Outcome = Literal["applied", "dropped", "lower_epoch", "tombstone"]
+Outcome = Literal["applied", "dropped", "lower_epoch", "tombstone", "refused"]
 
 
 class DeviceRow(Struct, frozen=True, kw_only=True):
@@ -52,6 +53,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     epoch_raise: EpochRaise | None = None
     forget: bool = False
     """The RAE holds a session that ended here: it must close it and onboard the device anew."""
+    detail: str = ""
+    """Why it was ``refused``."""
 
 
 def apply_message(row: DeviceRow | None, message: Foldable) -> tuple[DeviceRow | None, Verdict]:
@@ -69,6 +72,10 @@ def apply(row: DeviceRow | None, fold: Fold, *, rae: str, session: str) -> tuple
         * ``dropped``: known already, or a checkpoint of what the row says.
         * ``lower_epoch``: of an epoch that a higher one has outranked; ``epoch_raise`` says which.
         * ``tombstone``: the session ended; ``forget`` if the RAE shows that it holds it still.
+        * ``refused``: the row would have more attributes than a row may, and not fewer than it has. A fold that is
+          refused is to be applied message by message: some of them may be within the bounds.
+
+    What attributes a row had between two messages of one fold is not judged, only what it ends with.
     """
     assert row is None or (row.rae, row.session) == (rae, session)
     if row is not None and row.closed is not None:
@@ -76,6 +83,9 @@ def apply(row: DeviceRow | None, fold: Fold, *, rae: str, session: str) -> tuple
     if fold.closed is not None:
         return _closed(row, fold, rae, session), _verdict("applied", fold, forget=fold.forget)
     if row is None:
+        record = _content(DeviceRecord(), fold)
+        if (why := growth_refused({}, record.attributes)) is not None:
+            return None, _verdict("refused", fold, detail=why)
         new = DeviceRow(
             rae=rae,
             session=session,
@@ -83,7 +93,7 @@ def apply(row: DeviceRow | None, fold: Fold, *, rae: str, session: str) -> tuple
             rev=fold.rev,
             seq=fold.seq,
             changed_at=fold.at,
-            record=_content(DeviceRecord(), fold),
+            record=record,
             stale=not fold.is_checkpoint,
         )
         return new, _verdict("applied", fold)
@@ -91,15 +101,17 @@ def apply(row: DeviceRow | None, fold: Fold, *, rae: str, session: str) -> tuple
         refused = max(fold.epoch, fold.refused_epoch)
         return row, Verdict(outcome="lower_epoch", epoch_raise=EpochRaise(refused=refused, above=row.epoch))
     fold = fold.narrowed(row.epoch, row.rev)
-    if fold.epoch == row.epoch:
-        if fold.rev < row.rev or (fold.rev == row.rev and not fold.is_checkpoint):
-            return row, _verdict("dropped", fold)
-        if fold.rev == row.rev and not (row.stale or row.absent) and _content(row.record, fold) == row.record:
-            return row, _verdict("dropped", fold)
-    return _updated(row, fold), _verdict("applied", fold)
+    if fold.epoch == row.epoch and (fold.rev < row.rev or (fold.rev == row.rev and not fold.is_checkpoint)):
+        return row, _verdict("dropped", fold)
+    record = _content(row.record, fold)
+    if (fold.epoch, fold.rev) == (row.epoch, row.rev) and not (row.stale or row.absent) and record == row.record:
+        return row, _verdict("dropped", fold)
+    if (why := growth_refused(row.record.attributes, record.attributes)) is not None:
+        return row, _verdict("refused", fold, detail=why)
+    return _updated(row, fold, record), _verdict("applied", fold)
 
 
-def _updated(row: DeviceRow, fold: Fold) -> DeviceRow:
+def _updated(row: DeviceRow, fold: Fold, record: DeviceRecord) -> DeviceRow:
     same_epoch = fold.epoch == row.epoch
     missed = row.stale or fold.gap or not same_epoch or row.rev < fold.base
     return msgspec.structs.replace(
@@ -108,7 +120,7 @@ def _updated(row: DeviceRow, fold: Fold) -> DeviceRow:
         rev=fold.rev,
         seq=max(row.seq, fold.seq) if same_epoch else fold.seq,
         changed_at=fold.at,
-        record=_content(row.record, fold),
+        record=record,
         stale=fold.gap if fold.replace else missed,
         absent=False,
     )
@@ -143,8 +155,8 @@ def _content(record: DeviceRecord, fold: Fold) -> DeviceRecord:
     return msgspec.structs.replace(record, attributes=attributes, **fold.fields)
 
 
-def _verdict(outcome: Outcome, fold: Fold, *, forget: bool = False) -> Verdict:
+def _verdict(outcome: Outcome, fold: Fold, *, forget: bool = False, detail: str = "") -> Verdict:
     """The verdict, with what was refused inside the fold already: it was outranked by the fold's own epoch."""
     refused = fold.refused_epoch
     told = EpochRaise(refused=refused, above=fold.epoch) if 0 < refused < fold.epoch else None
-    return Verdict(outcome=outcome, epoch_raise=told, forget=forget)
+    return Verdict(outcome=outcome, epoch_raise=told, forget=forget, detail=detail)

@@ -42,6 +42,8 @@ def check_bounds(message: Message, payload_bytes: int) -> None:
         _check_is_rae(message)
         if isinstance(message, Roster):
             _check_roster(message)
+        else:
+            _check_status(message)
     elif isinstance(message, Request):
         check_attributes(message.args, payload_bytes)
     elif isinstance(message, Durable) and any(first > last for first, last in message.stored):
@@ -113,6 +115,13 @@ def _is_address(text: str, version: Literal[4, 6]) -> bool:
         return ipaddress.ip_address(text).version == version
     except ValueError:
         return False
+
+
+def _check_status(status: Status) -> None:
+    if status.outbox_age_s > limits.AGE_S_MAX:
+        raise InvalidMessageError("range", f"outbox_age_s: expected at most {limits.AGE_S_MAX}")
+    if abs(status.certificate_days_left or 0) > limits.DAYS_MAX:
+        raise InvalidMessageError("range", f"certificate_days_left: expected at most {limits.DAYS_MAX}, either way")
 
 
 def _check_roster(roster: Roster) -> None:

@@ -14,9 +14,18 @@ NESTING_MAX: Final = 64
 ATTRIBUTES_MAX: Final = 256
 ATTRIBUTE_KEY_BYTES_MAX: Final = 128
 ATTRIBUTE_VALUE_BYTES_MAX: Final = 16 * 1024
+ROW_ATTRIBUTES_MAX: Final = 1024
+"""Of one device session's row, whatever changes add to it: four times what a record may have."""
+ROW_ATTRIBUTES_BYTES_MAX: Final = 2 * PAYLOAD_BYTES_MAX
+"""Likewise, names and values; see ``content_size``. No checkpoint can be over either bound."""
 INTERFACES_MAX: Final = 32
 ADDRESSES_MAX: Final = 64
 """IPv4 and IPv6 addresses of one record, over all its interfaces."""
+
+AGE_S_MAX: Final = 10_000_000_000
+"""317 years: no age that a clock can say, however wrong it is, is above it."""
+DAYS_MAX: Final = 4_000_000
+"""Of a certificate, before or after its end: beyond every date that a certificate can say."""
 
 TEXT_LENGTH_MAX: Final = 1024
 CODE_LENGTH_MAX: Final = 128

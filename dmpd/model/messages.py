@@ -75,7 +75,8 @@ class Event(Addressed, frozen=True, kw_only=True, omit_defaults=True, tag="event
 class Status(Addressed, frozen=True, kw_only=True, omit_defaults=True, tag="status"):
     """The RAE itself. Ordered by ``(epoch, run)``; within a run ``lost`` and ``disconnected`` are final.
 
-    ``at`` never times anything in the cloud: the bridge's ``mqtt-received-at`` does.
+    ``at`` never times anything in the cloud: the bridge's ``mqtt-received-at`` does. An age is at most 317 years, a
+    certificate at most 4,000,000 days from its end (``limits``; checked on receipt, not of what is stored).
     """
 
     epoch: Epoch

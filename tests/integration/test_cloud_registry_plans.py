@@ -144,7 +144,7 @@ def test_the_end_of_a_page_is_read_by_the_key(connection):
 def test_one_session_is_found_by_how_it_begins_and_read_by_its_key(connection):
     session = session_of(NUMBER)
     first, last = query.session_range(session[:7])
-    plan = Plan(connection, query.FIND_SESSIONS, {"first": first, "last": last, "rae": None})
+    plan = Plan(connection, query.FIND_SESSIONS, {"first": first, "last": last, "rae": None, "limit": query.FOUND_MAX})
     assert plan.indexes == {"device_session_session"}, plan.text
     assert 1 <= plan.rows <= 3
     keys = reader.columns([(RAE, session)])

@@ -311,6 +311,16 @@ def test_history(lan, fill, config, capsys):
     assert "5 sessions begin with 0000000" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("sessions", "said"), [(20, "20 sessions"), (21, "more than 20 sessions")])
+def test_a_prefix_of_many_sessions_says_whether_there_are_more(fill, config, capsys, sessions, said):
+    fill(*(checkpoint(1, session=session_id(0xAB00 + number)) for number in range(sessions)))
+    assert run(config, "device", "0000ab") == exit_codes.AMBIGUOUS
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"{said} begin with 0000ab:")
+    assert len(rest) == (20 if sessions == 20 else 21)
+    assert (rest[-1].strip() == "…") == (sessions > 20)
+
+
 def test_history_tells_the_states_that_came_in_one_batch(fill, config, capsys):
     states = ("online", "asleep", "standby")
     steps = [change(rev, seq=rev, patch=RecordPatch(state=states[rev % 3]), cause="probe") for rev in range(2, 5)]
@@ -371,6 +381,17 @@ def test_device(fill, config, capsys):
     assert "2 sessions begin" in capsys.readouterr().err
     assert run(config, "device", "ffff") == exit_codes.DIFFERENT
     assert "no device session" in capsys.readouterr().err
+
+
+def test_an_age_of_before_there_was_a_bound_does_not_break_the_table(fill, connection, config, capsys):
+    fill(msgspec.structs.replace(status(RAE), outbox_rows=1))
+    connection.execute("""UPDATE rae SET status = status || '{"outbox_age_s": 1e308}'::jsonb""")
+    assert run(config, "raes") == exit_codes.OK
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(RAE)]
+    assert "> 1000 y" in line
+    fill(msgspec.structs.replace(status(RAE), run=99))
+    assert run(config, "raes") == exit_codes.OK
+    assert "> 1000 y" not in capsys.readouterr().out, "the next status takes its place"
 
 
 def test_raes(fill, connection, config, capsys):

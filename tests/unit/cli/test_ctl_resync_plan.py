@@ -34,14 +34,14 @@ def test_without_a_rate_all_are_asked_at_once():
 class Lab:
     """RAEs that answer as they are told, on a clock of the test."""
 
-    def __init__(self, answers):
+    def __init__(self, answers, **producer):
         self.kafka = MemoryKafka()
         self.kafka.create_topic("dmp.cmd", partitions=PARTITIONS)
         self.answers = answers
         self.now_s = 0.0
         self.asked_s = {}
         self.resync = Resync(
-            producer=MemoryProducer(self.kafka),
+            producer=MemoryProducer(self.kafka, **producer),
             responses=self,
             topic="dmp.cmd",
             partitions=PARTITIONS,
@@ -101,6 +101,22 @@ def test_the_pace_is_that_of_the_records():
     lab.resync.run([target(rae, devices=100) for rae in "ABC"], rate=50)
     assert lab.asked_s["B"] - lab.asked_s["A"] == pytest.approx(2.0, abs=0.5)
     assert lab.asked_s["C"] - lab.asked_s["A"] == pytest.approx(4.0, abs=0.5)
+
+
+def test_whom_the_client_has_no_room_for_is_asked_when_it_has():
+    """Kafka is away for a while: what waits in the client is bounded, and nobody is left out or asked twice."""
+    raes = [f"R-{number}" for number in range(7)]
+    lab = Lab({rae: ["done"] for rae in raes}, queue_records_max=2)
+    lab.kafka.up = False
+    asked = []
+
+    def progress(count, _settled):
+        asked.append(count)
+        lab.kafka.up = lab.kafka.up or len(asked) > 5
+
+    found = lab.resync.run([target(rae) for rae in raes], rate=0, progress=progress)
+    assert asked[:5] == [2] * 5
+    assert [(one.rae, one.state) for one in found] == [(rae, "done") for rae in raes]
 
 
 def test_what_kafka_refuses_is_told():

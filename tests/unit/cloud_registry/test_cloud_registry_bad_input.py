@@ -4,6 +4,7 @@ else anything and reaches nobody else's rows.
 
 import contextlib
 import json
+import time
 
 import msgspec
 import pytest
@@ -161,6 +162,8 @@ KINDS = {
     "a roster beyond its range": (OWN, roster(sessions=[session_id(10)]), "range"),
     "a roster of 1001": (OWN, roster(sessions=[session_id(1)] * 1001), "malformed"),
     "run 0": (OWN, status(run=0), "range"),
+    "an age beyond all clocks": (OWN, status(outbox_age_s=1e308), "range"),
+    "a certificate of a billion years": (OWN, status(certificate_days_left=365 * 10**9), "range"),
     "an age below 0": (OWN, status(outbox_age_s=-1), "malformed"),
     # handled: the row of the evil RAE says so, and no other
     "the same key twice: the last one": (KEY, text(set={"name": "a"})[:-1] + b', "rev": 6}', HANDLED),
@@ -260,6 +263,86 @@ def test_a_good_message_of_the_same_session_after_the_bad_ones_is_taken(database
     output = handle(settings, numbered([*bad, _pair(msgspec.structs.replace(mine, rae=EVIL)), *bad]))
     assert len(output.refused) == 2 * len(bad)
     assert connection.execute("SELECT rae, rev, name FROM device_session").fetchall() == [(EVIL, 3, "mine")]
+
+
+NEVER_MS = 2**63 - 1
+"""A Kafka timestamp that no calendar has; the client gives whatever the producer said."""
+LATE = (("mqtt-received-at", b"9999-12-31T23:59:59.999-14:00"),)
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "headers"),
+    [(NEVER_MS, ()), (-(2**63), ()), (NEVER_MS, LATE), (253_402_300_800_000, ()), (TIMESTAMP_MS, LATE)],
+)
+def test_a_time_that_no_calendar_has_stops_nobody(database, timestamp_ms, headers):
+    """In every kind of message, and when the row is read again."""
+    settings, connection = database
+    said = [status(run=5), status(run=6), roster(), own("event", code="x", seq=timestamp_ms % 99 + 1)]
+    values = [(OWN, value) for value in said] + [(info_topic(EVIL, session_id(70)).encode(), device_of(70))]
+    records = [Record(offset, timestamp_ms, key, value, headers) for offset, (key, value) in enumerate(values)]
+    for width in (1, 10):
+        assert handle(settings, records, width).refused == {}
+    assert connection.execute("SELECT count(*) FROM rae WHERE heard_at IS NOT NULL").fetchone()[0] >= 1
+    [heard_at] = connection.execute("SELECT heard_at FROM rae WHERE rae = %s", (EVIL,)).fetchone()
+    assert 1970 <= heard_at.year <= 9998
+
+
+def device_of(number):
+    return text("checkpoint", session=session_id(number), record={"attributes": {"a": 1}})
+
+
+GREEDY = info_topic(EVIL, session_id(80)).encode()
+
+
+def growing(first_rev, last_rev, *, count, size):
+    """Each revision sets ``count`` more attributes of ``size`` bytes."""
+    for rev in range(first_rev, last_rev + 1):
+        added = {f"{rev}-{number}": "x" * size for number in range(count)}
+        yield GREEDY, text(session=session_id(80), rev=rev, set={"attributes": added})
+
+
+@pytest.mark.parametrize("width", [1, 1000])
+@pytest.mark.parametrize(
+    ("count", "size", "kept", "said"), [(250, 1, 1000, "attributes, at most 1024"), (15, 16_000, 30, "bytes, at most")]
+)
+def test_no_number_of_valid_changes_makes_a_row_grow_for_ever(database, width, count, size, kept, said):
+    """What is beyond the bound is a dead letter each; neighbours and what may be written are as if it had not come."""
+    settings, connection = database
+    connection.execute("TRUNCATE device_session, device_attribute, device_event, rae")
+    first = text("checkpoint", session=session_id(80), rev=1)
+    fits = kept // count
+    records = [(GREEDY, first), *growing(2, fits + 1, count=count, size=size)]
+    beyond = list(growing(fits + 2, fits + 9, count=count, size=size))
+    neighbour = [_pair(good(EVIL, number)) for number in range(len(beyond))]
+    records += [pair for each in zip(beyond, neighbour, strict=True) for pair in each]
+    records += [(GREEDY, text(session=session_id(80), rev=fits + 10, set={"state": "online"}))]
+    refused = handle(settings, numbered(records), width).refused
+    assert list(refused) == [offset for offset, pair in enumerate(records) if pair in beyond]
+    assert all(reason == "refused" and said in detail for reason, detail in refused.values())
+    row = connection.execute("SELECT rev, stale, state FROM device_session WHERE session = %s", (session_id(80),))
+    assert row.fetchone() == (fits + 10, True, "online"), "what came after knows that something is missing"
+    asked = "SELECT count(*) FROM device_attribute WHERE session = %s"
+    assert connection.execute(asked, (session_id(80),)).fetchone() == (kept,)
+    assert connection.execute("SELECT max(rev) FROM device_session WHERE session < %s", (session_id(9),)).fetchone()[
+        0
+    ] == len(neighbour)
+    healing = text("checkpoint", session=session_id(80), rev=fits + 10, record={"attributes": {"a": 1}})
+    assert handle(settings, numbered([(GREEDY, healing)])).refused == {}
+    assert connection.execute(asked, (session_id(80),)).fetchone() == (1,)
+    row = connection.execute("SELECT rev, stale FROM device_session WHERE session = %s", (session_id(80),))
+    assert row.fetchone() == (fits + 10, False)
+
+
+def test_a_flood_of_growth_costs_its_neighbours_no_more_than_other_messages(database):
+    """Refused one by one, each would have to be measured with all that the row has: it is not."""
+    settings, connection = database
+    connection.execute("TRUNCATE device_session, device_attribute, device_event, rae")
+    records = [(GREEDY, text("checkpoint", session=session_id(80), rev=1)), *growing(2, 5, count=200, size=600)]
+    flood = list(growing(6, 2005, count=1, size=6000))
+    began_s = time.process_time()
+    refused = handle(settings, numbered(records + flood)).refused
+    assert len(refused) > 1900
+    assert time.process_time() - began_s < 20
 
 
 def test_the_list_is_long():

@@ -106,6 +106,23 @@ def test_a_canary_whose_devices_were_heard_of_after_itself_goes_with_them(connec
     assert set(counts(connection, "canary-0001").values()) == {0}
 
 
+def test_a_canary_that_never_said_a_status_goes_too(connection, postgres):
+    """It ended before, or the status was refused: only its device sessions, or only its events, are known."""
+    for rae in ("canary-0001", "canary-0002", "R-1"):
+        fill(postgres, rae, range(3), ends=False)
+    fill(postgres, "canary-0003", range(3), ends=False)
+    connection.execute("DELETE FROM rae")
+    connection.execute("DELETE FROM device_session WHERE rae = 'canary-0002'")
+    for rae in ("canary-0001", "canary-0002", "R-1"):
+        age(connection, rae, 3)
+    removed = remove_old(connection, SETTINGS, rest=never)
+    assert removed == Removed(events=0, tombstones=0, canaries=9)
+    assert set(counts(connection, "canary-0001").values()) == {0}
+    assert counts(connection, "canary-0002")["device_event"] == 0
+    assert counts(connection, "canary-0003")["device_session"] == 3, "not old yet"
+    assert counts(connection, "R-1")["device_session"] == 3
+
+
 def test_batches_are_small_and_it_rests_between_them(connection, postgres):
     fill(postgres, "R-old", range(35), ends=True)
     age(connection, "R-old", 101)

@@ -43,7 +43,7 @@ def judged(monkeypatch):
 
     def counting(connection, units, **others):
         seen.extend(unit.session for unit in units)
-        write(connection, units, **others)
+        return write(connection, units, **others)
 
     monkeypatch.setattr(sink, "write", counting)
     return seen

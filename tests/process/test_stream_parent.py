@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -132,7 +131,7 @@ def test_a_sink_that_stalls_is_no_stuck_worker(tmp_path, cluster, producer):
     with daemon(tmp_path, cluster, stuck_timeout_s=0.3, sink_silence_timeout_s=5.0) as stream:
         produce(producer, [str(n) for n in range(100)])
         first = wait_for(lambda: stream.worker_pid(0), lambda: stream.log)
-        time.sleep(3)
+        wait_for(lambda: stream.status["partitions"]["0"]["oldest_age_s"] > 3, lambda: stream.log)
         assert stream.worker_pid(0) == first, stream.log
         (tmp_path / "block").unlink()
         wait_for(lambda: len(handled(tmp_path, 0)) >= 100, lambda: stream.log)

@@ -86,8 +86,9 @@ class StreamDaemon:
         return code, json.loads(body)
 
     def counted(self, metric):
-        """A metric's value, all its labels together; 0 if it was never counted."""
+        """A metric's value, all its labels together; 0 if it was never counted, but one that is declared."""
         _, body = health.fetch(self.bind, "/metrics")
+        assert f"# TYPE {metric} ".encode() in body, f"there is no metric {metric}"
         lines = (line.rpartition(" ") for line in body.decode().splitlines() if not line.startswith("#"))
         return sum(float(value) for name, _, value in lines if name.partition("{")[0] == metric)
 

@@ -77,9 +77,7 @@ class Rig:
     def tend_until(self, holds, timeout_s=60.0):
         deadline_s = time.monotonic() + timeout_s
         while not holds():
-            assert time.monotonic() < deadline_s, (
-                f"{holds} does not hold: {self.partition.picture(committed=0, end_offset=0)}"
-            )
+            assert time.monotonic() < deadline_s, f"{holds} does not hold: {self.partition.picture(committed=0)}"
             self.turn()
 
     def tend_until_done(self):

@@ -143,3 +143,26 @@ def test_a_halted_partition_that_is_begun_anew_stays_halted(parent):
     assert [parent._partitions[n].standstill.state for n in (0, 1)] == ["halted", "paused"]
     assert all(parent._partitions[n].flow.paused for n in (0, 1))
     assert parent._partitions[0].life is None
+
+
+def test_a_partition_that_is_begun_anew_again_and_again_waits_longer_and_says_what_it_lost(parent):
+    parent._partitions[0].lost_offsets = 7
+    waits_s = []
+    for _ in range(4):
+        parent.reset(0, cause="ring_corrupted", detail="", now_s=10.0)
+        waits_s.append(parent._partitions[0].restart_at_s - 10.0)
+    # Shortened at random by up to a half.
+    assert all(0.5 <= wait_s / (SETTINGS.worker_backoff_first_s * 2**n) <= 1.0 for n, wait_s in enumerate(waits_s))
+    assert parent._partitions[0].lost_offsets == 7
+
+
+@pytest.mark.parametrize("by_seek", [False, True])
+def test_a_partition_that_is_begun_anew_while_draining_is_not_fetched(parent, monkeypatch, by_seek):
+    """To begin anew makes the client fetch it: that is the last thing it is told."""
+    told = []
+    monkeypatch.setattr(parent._consumer, "pause", lambda numbers: told.append(("pause", *numbers)))
+    monkeypatch.setattr(parent._consumer, "start_at", lambda number, _offset: told.append(("start", number)))
+    monkeypatch.setattr(parent._consumer, "unpause_at", lambda number, _offset: told.append(("start", number)), False)
+    parent._begin_drain(10.0)
+    parent.reset(0, cause="ring_corrupted", detail="", now_s=10.0, by_seek=by_seek)
+    assert told[-2:] == [("start", 0), ("pause", 0)]

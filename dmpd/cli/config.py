@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from dmpd.access.settings import AccessSettings
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.cloud_registry.settings import OUTBOX_HOURS_MAX, CloudRegistrySettings
 from dmpd.runtime import exit_codes
@@ -31,6 +32,7 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     database: DatabaseSettings = DatabaseSettings()
     bridge: BridgeSettings = BridgeSettings()
     cloud_registry: CloudRegistrySettings = CloudRegistrySettings()
+    access: AccessSettings = AccessSettings()
     log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:

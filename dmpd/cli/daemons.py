@@ -10,7 +10,7 @@ from dmpd.cli.config import CloudConfig
 from dmpd.runtime import health
 from dmpd.runtime.errors import UnavailableError
 
-PROGRAMS: Final = ("bridge", "cloud-registry")
+PROGRAMS: Final = ("bridge", "cloud-registry", "access")
 _ASK_TIMEOUT_S: Final = 15.0
 """Longer than a stream's loop may take to answer."""
 
@@ -26,7 +26,7 @@ class RefusedError(Exception):
 def add_which_arguments(parser: argparse.ArgumentParser) -> None:
     """The daemon that a command is for: ``args.program``, one of ``PROGRAMS``, or ``args.at``, where it listens."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("program", nargs="?", metavar="PROGRAM", choices=PROGRAMS, help=" or ".join(PROGRAMS))
+    which.add_argument("program", nargs="?", metavar="PROGRAM", choices=PROGRAMS, help=", ".join(PROGRAMS))
     which.add_argument(
         "--at", type=bind, metavar="BIND", help="host:port or unix:/path of any daemon's health server on this machine"
     )
@@ -34,7 +34,11 @@ def add_which_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bind_of(config: CloudConfig, program: str) -> str:
     """Where the daemon is asked."""
-    binds = {"bridge": config.bridge.health_bind, "cloud-registry": config.cloud_registry.health_bind}
+    binds = {
+        "bridge": config.bridge.health_bind,
+        "cloud-registry": config.cloud_registry.health_bind,
+        "access": config.access.health_bind,
+    }
     return reachable(binds[program])
 
 

@@ -9,6 +9,7 @@ COMMANDS: Final = {
     "local-registry": "dmpd.cli.local_registry",
     "bridge": "dmpd.cli.bridge",
     "cloud-registry": "dmpd.cli.cloud_registry",
+    "access": "dmpd.cli.access",
     "stream-run": "dmpd.cli.stream_run",
     "migrate": "dmpd.cli.migrate",
     "check-config": "dmpd.cli.check_config",

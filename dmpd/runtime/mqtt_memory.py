@@ -22,8 +22,12 @@ from dmpd.runtime.settings import MqttSettings
 NO_MATCHING_SUBSCRIBERS: Final = 0x10
 NOT_AUTHORIZED: Final = 0x87
 
+ADMINISTRATIVE_ACTION: Final = 0x98
+
 Allow = Callable[[str, str, str], bool]
 """``(principal, "write" | "read", topic)`` → allowed."""
+AllowSubscribe = Callable[[str, str], bool]
+"""``(principal, filter)`` → not refused."""
 
 
 class _Subscription(NamedTuple):
@@ -45,8 +49,14 @@ class _Session:
 class MemoryBroker:
     """Sessions, retained messages, wills, QoS 0 and 1, receive maximum, access rules. Not for several threads."""
 
-    def __init__(self, *, allow: Allow = lambda principal, action, topic: True) -> None:
+    def __init__(
+        self,
+        *,
+        allow: Allow = lambda principal, action, topic: True,
+        allow_subscribe: AllowSubscribe = lambda principal, pattern: True,
+    ) -> None:
         self.allow = allow
+        self.allow_subscribe = allow_subscribe
         self.refuse_code = 0
         """Every CONNECT is answered with this reason code when it is not 0."""
         self.frozen = False
@@ -81,6 +91,7 @@ class MemoryBroker:
         session.expiry_s = session_expiry_s
         session.queue.extendleft(message._replace(dup=True) for message in reversed(session.unacknowledged.values()))
         session.unacknowledged.clear()
+        session.queue = deque(message for message in session.queue if self.allow(client_id, "read", message.topic))
         self._sessions[client_id] = session
         client = MemoryClient(
             self,
@@ -107,6 +118,11 @@ class MemoryBroker:
 
     def start(self) -> None:
         self._up = True
+
+    def kick(self, client_id: str) -> None:
+        """End a connection, if there is one, as Mosquitto does when the rules of its principal change."""
+        if client_id in self._clients:
+            self._clients[client_id].drop("Administrative action", ADMINISTRATIVE_ACTION)
 
     def freeze(self) -> None:
         """Stand still as under SIGSTOP: connections stay open, nothing is answered."""
@@ -149,14 +165,15 @@ class MemoryBroker:
         self, client_id: str, filters: Sequence[str], qos: int, retain_handling: int, *, retain_as_published: bool
     ) -> list[int]:
         session = self._sessions[client_id]
-        for pattern in filters:
+        codes = [qos if self.allow_subscribe(client_id, pattern) else NOT_AUTHORIZED for pattern in filters]
+        for pattern in [pattern for pattern, code in zip(filters, codes, strict=True) if code != NOT_AUTHORIZED]:
             is_new = pattern not in session.filters
             session.filters[pattern] = _Subscription(qos, retain_as_published)
             if retain_handling == 0 or (retain_handling == 1 and is_new):
                 for topic, message in self._retained.items():
                     if matches(pattern, topic) and self.allow(client_id, "read", topic):
                         self._enqueue(client_id, session, message)
-        return [qos for _ in filters]
+        return codes
 
     def gone(self, client: "MemoryClient") -> None:
         """A connection ended: its session goes too, if it has no expiry."""

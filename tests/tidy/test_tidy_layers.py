@@ -14,8 +14,8 @@ ALLOWED_IMPORTERS = {
     "confluent_kafka": ("dmpd/runtime/kafka", "dmpd/stream/"),
     "paho": ("dmpd/runtime/mqtt",),
     "sqlite3": ("dmpd/local_registry/store",),
-    "psycopg": ("dmpd/runtime/database", "dmpd/cloud_registry/"),
-    "psycopg_pool": ("dmpd/runtime/database", "dmpd/cloud_registry/"),
+    "psycopg": ("dmpd/runtime/database", "dmpd/cloud_registry/", "dmpd/access/store"),
+    "psycopg_pool": ("dmpd/runtime/database", "dmpd/cloud_registry/", "dmpd/access/store"),
     "pyroute2": ("dmpd/local_registry/sources/",),
     "signal": ("dmpd/runtime/", "dmpd/stream/", "dmpd/lab/"),
 }

@@ -93,7 +93,7 @@ def test_roles_get_what_they_need_and_no_more(connection):
             connection.execute(statement)
         for role, insert in (("dmpd_registry", True), ("dmpd_read", False)):
             asked = "SELECT has_table_privilege(%s, %s, %s)"
-            for table in tables(connection):
+            for table in [one for one in tables(connection) if not one.startswith("access_")]:  # see roles_access.sql
                 assert connection.execute(asked, (role, table, "SELECT")).fetchone() == (True,), table
                 may_insert = insert and table != "schema_version"
                 assert connection.execute(asked, (role, table, "INSERT")).fetchone() == (may_insert,), table

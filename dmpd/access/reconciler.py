@@ -1,0 +1,274 @@
+"""Keeps a broker's rules equal to the grants: one change at a time, ends first, for as long as the daemon lives.
+
+On the event loop; knows the database only by what it is given (``use``). Without it, it goes on with what it was given
+last, and if that is nothing, with what the broker holds: what ends, ends in time in any case.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from dmpd.access import metrics
+from dmpd.access.broker import (
+    BrokerGoneError,
+    BrokerRefusedError,
+    Change,
+    DropRule,
+    DropUser,
+    Held,
+    PutRule,
+    PutUser,
+    RuleBroker,
+)
+from dmpd.access.clock import GrantClock
+from dmpd.access.journal import Journal
+from dmpd.access.plan import Wanted, changes, difference, is_user, reductions, still_allowed, wanted
+from dmpd.access.settings import AccessSettings
+from dmpd.access.store import Kick, Snapshot
+from dmpd.model.grants import Grant, next_change_at, rules
+from dmpd.runtime.errors import UnavailableError
+from dmpd.runtime.mqtt import SESSION_TAKEN_OVER
+
+Connect = Callable[[], Awaitable[RuleBroker]]
+
+_NEAR_S: Final = 0.0005
+"""Timers ring a little early; the instant itself must be reached."""
+
+_log = logging.getLogger(__name__)
+
+
+def boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Reconciler:
+    """Owns the connection to the broker. All on one loop's thread."""
+
+    def __init__(self, settings: AccessSettings, *, connect: Connect, journal: Journal) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._journal = journal
+        self.clock = GrantClock(datetime.now(UTC), boot_s())
+        self.problem: str | None = "the broker was not reached yet"
+        """Why the broker's rules are not known to be right; ``None``: they are."""
+        self.snapshot: Snapshot | None = None
+        self._by_id: dict[str, Grant] = {}
+        self._held: Held | None = None
+        self._target: Wanted | None = None
+        self._next_change: datetime | None = None
+        self._todo: deque[Change] = deque()
+        self._urgent = 0
+        self._news = asyncio.Event()
+        self._is_stale = True
+        self._kicks_done: set[str] = set()
+        self.kicks_to_forget: list[str] = []
+        """Done; the database shall know no more of them."""
+        self.last_success_s: float | None = None
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now(boot_s())
+
+    def use(self, snapshot: Snapshot) -> None:
+        """What is granted now. Ends that it brings are on their way to the broker within a turn of the loop."""
+        before, self.snapshot = self.snapshot, snapshot
+        is_same = before is not None and (before.users, list(before.grants)) == (snapshot.users, list(snapshot.grants))
+        if not is_same or any(kick.id not in self._kicks_done for kick in snapshot.kicks):
+            self._by_id = {grant.id: grant for grant in snapshot.grants}
+            self._is_stale = True
+            self._news.set()
+        self._kicks_done &= {kick.id for kick in snapshot.kicks}
+
+    async def run(self) -> None:
+        """Connect, reconcile, connect again; until cancelled."""
+        while True:
+            try:
+                broker = await self._connect()
+            except UnavailableError as error:
+                metrics.connects.labels("failed").inc()
+                self.problem = f"broker: {error}"
+                await asyncio.sleep(self._settings.retry_interval_s)
+                continue
+            metrics.connects.labels("ok").inc()
+            try:
+                await self._serve(broker)
+            except BrokerGoneError as error:
+                self.problem = f"broker: {error}"
+                _log.warning("the broker is gone: %s", error)
+            finally:
+                with contextlib.suppress(UnavailableError):
+                    await broker.close()
+            taken_over = broker.close_reason_code == SESSION_TAKEN_OVER
+            if taken_over:
+                self.problem = "a second dmpd access runs: it took our name over at the broker (0x8E)"
+                _log.error("%s; standing by for %g s", self.problem, self._settings.standby_s)
+            await asyncio.sleep(self._settings.standby_s if taken_over else self._settings.retry_interval_s)
+
+    async def _serve(self, broker: RuleBroker) -> None:
+        """One life of the connection. Raises ``BrokerGoneError`` at its end."""
+        await self._read(broker)
+        read_s = time.monotonic()
+        while True:
+            self._plan()
+            if self._todo:
+                await self._step(broker)
+            elif not await self._kick(broker):
+                self._succeeded()
+                await self._wait(broker, self._settings.reread_interval_s - (time.monotonic() - read_s))
+                if time.monotonic() - read_s >= self._settings.reread_interval_s:
+                    await self._read(broker)
+                    read_s = time.monotonic()
+
+    async def _read(self, broker: RuleBroker) -> None:
+        self._held = held = await broker.read()
+        self._journal.found(self.now, held)
+        self._is_stale = True
+
+    def _plan(self) -> None:
+        """Think again if the grants changed, the broker was read anew, or a start or an end has come."""
+        now = self.now
+        if not (self._is_stale or (self._next_change is not None and now >= self._next_change)):
+            return
+        assert self._held is not None
+        self._news.clear()
+        self._is_stale = False
+        snapshot = self.snapshot
+        if snapshot is None:
+            self._target = still_allowed(self._held, now)
+            ends = [rule.ends_at for rule in self._target.rules.values()]
+            self._next_change = min(ends, default=None)
+        else:
+            users = snapshot.users | {user for user in self._held.users if is_user(user)}
+            self._target = wanted(rules(snapshot.grants, now), users)
+            self._next_change = next_change_at(snapshot.grants, now)
+        self._urgent = len(reductions(self._target, self._held))
+        self._todo = deque(changes(self._target, self._held))
+
+    async def _step(self, broker: RuleBroker) -> None:
+        """The next change; and time for the RAEs behind one that only gives."""
+        change = self._todo[0]
+        assert self._held is not None
+        begun_s = time.monotonic()
+        try:
+            await broker.apply(change)
+        except BrokerRefusedError as error:
+            metrics.refusals.inc()
+            _log.warning("the broker refuses a change, reading its rules anew: %s", error)
+            self.problem = f"the broker refuses a change: {error}"
+            await asyncio.sleep(self._settings.retry_interval_s)
+            await self._read(broker)
+            return
+        took_s = time.monotonic() - begun_s
+        metrics.change_seconds.observe(took_s)
+        metrics.changes.labels(type(change).__name__).inc()
+        self._todo.popleft()
+        self._urgent -= 1
+        self._note(change)
+        self._held.apply(change)
+        if self._todo and self._urgent <= 0:
+            self.problem = f"{len(self._todo)} changes are on their way to the broker"
+            await self._wait(broker, took_s * self._settings.pause_factor)
+
+    async def _kick(self, broker: RuleBroker) -> bool:
+        """End the connection of one principal that was asked for; whether there was one."""
+        kick = next((one for one in self._kicks() if one.id not in self._kicks_done), None)
+        if kick is None:
+            return False
+        assert self._held is not None
+        held = self._held.users.get(kick.principal)
+        try:
+            await broker.kick(kick.principal, rules=None if held is None else tuple(sorted(held)))
+        except BrokerRefusedError as error:
+            metrics.refusals.inc()
+            _log.warning("the broker refuses to end the connection of %s: %s", kick.principal, error)
+            await asyncio.sleep(self._settings.retry_interval_s)
+            await self._read(broker)
+            return True
+        self._kicks_done.add(kick.id)
+        self._journal.add(self.now, "kicked", principal=kick.principal, detail={"asked_by": kick.asked_by})
+        self.kicks_to_forget.append(kick.id)
+        return True
+
+    def _kicks(self) -> Sequence[Kick]:
+        return self.snapshot.kicks if self.snapshot is not None else ()
+
+    async def _wait(self, broker: RuleBroker, longest_s: float) -> None:
+        """Until something is new, the next start or end comes, or ``longest_s`` are over."""
+        if self._next_change is not None:
+            longest_s = min(longest_s, (self._next_change - self.now).total_seconds() + _NEAR_S)
+        news = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait((news, broker.closed), timeout=max(0.0, longest_s), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+        if broker.closed.done():
+            raise BrokerGoneError(broker.closed.result())
+
+    def _note(self, change: Change) -> None:
+        """For the audit, before ``_held`` knows of it."""
+        held, now, journal = self._held, self.now, self._journal
+        assert held is not None
+        match change:
+            case PutUser(user=user, rules=names):
+                before = held.users.get(user) or frozenset()
+                for name in sorted(before - set(names)):
+                    journal.ended(now, name, user, self._ended_at(name))
+                for name in names:
+                    journal.in_force(now, name, user, self._by_id.get(name))
+            case PutRule(rule=rule, exists=True):
+                detail = {"ends_at": rule.ends_at.isoformat(), "command": rule.command, "suspended": rule.suspended}
+                journal.add(now, "updated", grant=rule.grant, principal=rule.user, detail=detail)
+            case DropRule(name=name) if held.rules[name] is None:
+                metrics.foreign.inc()
+                journal.add(now, "foreign rule removed", detail={"rule": name})
+            case DropUser(name=name):
+                metrics.foreign.inc()
+                journal.add(now, "foreign principal removed", principal=name)
+
+    def _ended_at(self, name: str) -> datetime | None:
+        """When the grant of a rule that goes ended by time; ``None``: it was revoked, the audit has it."""
+        assert self._held is not None
+        rule = self._held.rules.get(name)
+        return rule.ends_at if rule is not None and rule.ends_at <= self.now else None
+
+    def _succeeded(self) -> None:
+        if self.snapshot is not None:
+            self.last_success_s = boot_s()
+            metrics.last_success.set_to_current_time()
+            if self._target is not None:
+                for rule in self._target.rules.values():
+                    if rule.grant not in self._journal.announced:
+                        self._journal.in_force(self.now, rule.grant, rule.user, None)
+        self.problem = None
+
+    def status(self) -> dict[str, Any]:
+        """What the health server tells; also sets the metrics. On the loop's thread."""
+        held, snapshot, now = self._held, self.snapshot, self.now
+        grants = snapshot.grants if snapshot is not None else ()
+        in_force = [grant for grant in grants if grant.is_in_force(now)]
+        ends = [grant.over_at for grant in in_force]
+        if snapshot is None and held is not None:
+            ends = [rule.ends_at for rule in held.rules.values() if rule is not None]
+        next_end_s = (min(ends) - now) / timedelta(seconds=1) if ends else -1.0
+        missing = difference(self._target, held) if self._target is not None and held is not None and self._todo else 0
+        age_s = boot_s() - self.last_success_s if self.last_success_s is not None else None
+        metrics.grants_in_force.set(len(in_force))
+        metrics.rules.set(len(held.rules) if held is not None else 0)
+        metrics.difference.set(missing)
+        metrics.next_end.set(next_end_s)
+        metrics.success_age.set(-1 if age_s is None else age_s)
+        return {
+            "grants_in_force": len(in_force),
+            "rules": None if held is None else len(held.rules),
+            "users": None if held is None else len(held.users),
+            "difference": missing,
+            "success_age_s": None if age_s is None else round(age_s, 3),
+            "next_end_s": round(next_end_s, 3),
+            "clock": "database" if self.clock.is_database_time else "machine",
+            "problem": self.problem,
+        }

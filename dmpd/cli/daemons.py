@@ -11,6 +11,7 @@ from dmpd.runtime import health
 from dmpd.runtime.errors import UnavailableError
 
 PROGRAMS: Final = ("bridge", "cloud-registry", "access")
+"""The cloud's daemons, each with a section of its name in ``CloudConfig`` that has ``health_bind``."""
 _ASK_TIMEOUT_S: Final = 15.0
 """Longer than a stream's loop may take to answer."""
 
@@ -34,12 +35,8 @@ def add_which_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bind_of(config: CloudConfig, program: str) -> str:
     """Where the daemon is asked."""
-    binds = {
-        "bridge": config.bridge.health_bind,
-        "cloud-registry": config.cloud_registry.health_bind,
-        "access": config.access.health_bind,
-    }
-    return reachable(binds[program])
+    bind: str = getattr(config, program.replace("-", "_")).health_bind
+    return reachable(bind)
 
 
 def reachable(where: str) -> str:

@@ -1,6 +1,5 @@
 """supervisord with the program files of etc/supervisor: parts come one by one, come back after a kill, end in order."""
 
-import configparser
 import os
 import shlex
 import sys
@@ -8,13 +7,10 @@ import time
 
 import pytest
 
-from dmpd.bridge.settings import BridgeSettings
-from dmpd.cloud_registry.settings import CloudRegistrySettings
 from dmpd.lab.layout import ETC
 from dmpd.lab.leftovers import processes_of
 from dmpd.lab.state import LabFolder
 from dmpd.lab.supervision import Supervisor
-from dmpd.local_registry.engine import DRAIN_S
 from tests.support.services import public_folder
 
 SLEEPER = shlex.join([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"])
@@ -117,16 +113,3 @@ def test_every_program_file_names_its_exit_codes_and_gives_the_drain_its_time():
         assert "stopasgroup=true" not in text, path
         if "autorestart=unexpected" in text:
             assert "exitcodes=0,64,78" in text, path
-
-
-def test_stopwaitsecs_leaves_ten_seconds_behind_each_deadline():
-    deadlines = {
-        "bridge": BridgeSettings().drain_timeout_s,
-        "cloud-registry": CloudRegistrySettings().stream.drain_timeout_s,
-        "local-registry": DRAIN_S,
-    }
-    for name, deadline_s in deadlines.items():
-        file = configparser.RawConfigParser(inline_comment_prefixes=(";",))
-        file.read(ETC / "supervisor" / f"{name}.conf")
-        assert file.getint(f"program:{name}", "stopwaitsecs") >= deadline_s + 10
-        assert file.get(f"program:{name}", "stdout_logfile_maxbytes") == "5MB"

@@ -67,6 +67,17 @@ def since(text: str) -> datetime:
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
+def span(text: str) -> timedelta:
+    """So long: 30m, 2h, 30d."""
+    found = _DURATION.fullmatch(text)
+    try:
+        if found is not None:
+            return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError:
+        found = None
+    raise argparse.ArgumentTypeError(f"expected 30m, 2h or 30d, got {text[:40]!r}")
+
+
 def rae(text: str) -> str:
     """The serial of a RAE."""
     if not is_rae(text):

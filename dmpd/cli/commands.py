@@ -7,13 +7,16 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from dmpd import __version__
 from dmpd.cli.config import settle
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError
 from dmpd.runtime.errors import BindError, UnavailableError
+
+_EXTRAS: Final = {"cryptography": "ca"}
+"""Which of dmpd's extras brings a library, if not ``cloud``."""
 
 
 class Command(Protocol):
@@ -45,7 +48,7 @@ def run(program: str, about: str, commands: Mapping[str, str], argv: Sequence[st
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, required=True)
     for name, module in commands.items():
         if named in (None, name):
-            _add(subparsers, name, module)
+            add(subparsers, name, module)
     args = parser.parse_args(arguments)
     command: Command = args.module
     try:
@@ -64,8 +67,8 @@ def run(program: str, about: str, commands: Mapping[str, str], argv: Sequence[st
         return exit_codes.OK
 
 
-def _add(subparsers: "argparse._SubParsersAction[_Parser]", name: str, module: str) -> None:
-    """One command; on a RAE the cloud's libraries are not installed, and its commands say so."""
+def add(subparsers: "argparse._SubParsersAction[Any]", name: str, module: str) -> None:
+    """One command, or a part of one; where a library is not installed (on a RAE the cloud's), it says so when run."""
     try:
         command = cast("Command", importlib.import_module(module))
     except ModuleNotFoundError as error:
@@ -86,7 +89,8 @@ class _Absent:
     """Needs a library that is not installed here."""
 
     def __init__(self, library: str) -> None:
-        self.HELP = f"not here: needs {library} (pip install 'dmpd[cloud]')"
+        library = library.partition(".")[0]
+        self.HELP = f"not here: needs {library} (pip install 'dmpd[{_EXTRAS.get(library, 'cloud')}]')"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

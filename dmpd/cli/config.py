@@ -15,7 +15,7 @@ from dmpd.cloud_registry.settings import OUTBOX_HOURS_MAX, CloudRegistrySettings
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError, load
 from dmpd.runtime.daemon_process import UNDER_SUPERVISORD
-from dmpd.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, MqttSettings, TopicSettings
+from dmpd.runtime.settings import CaSettings, DatabaseSettings, KafkaSettings, LogSettings, MqttSettings, TopicSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/dmpd/dmpd.yaml")
 RAE_CONFIG: Final = Path("/etc/dmpd/local-registry.yaml")
@@ -33,6 +33,7 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     bridge: BridgeSettings = BridgeSettings()
     cloud_registry: CloudRegistrySettings = CloudRegistrySettings()
     access: AccessSettings = AccessSettings()
+    ca: CaSettings = CaSettings()
     log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "stream": "dmpd.cli.ctl_stream",
     "dead-letters": "dmpd.cli.ctl_dead_letters",
     "health": "dmpd.cli.ctl_health",
+    "access": "dmpd.cli.ctl_access",
     "drain": "dmpd.cli.ctl_drain",
     "reload": "dmpd.cli.ctl_reload",
     "enroll": "dmpd.cli.ctl_enroll",

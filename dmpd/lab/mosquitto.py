@@ -55,6 +55,7 @@ class Mosquitto:
         write_for(self.folder / "server.crt", server.cert.read_bytes(), user=self.user)
         write_for(self.folder / "server.key", server.key.read_bytes(), user=self.user)
         write_for(self.folder / "ca.crt", server.ca.read_bytes(), user=self.user)
+        write_for(self.folder / "crl.pem", self._authority.list_file.read_bytes(), user=self.user)
         rules = (ETC / "mosquitto" / "acl").read_text() + "".join(_USER_RULES.format(name=name) for name in self._users)
         write_for(self.folder / "acl", rules.encode(), user=self.user)
         template = (ETC / "mosquitto" / "mosquitto.conf.in").read_text()

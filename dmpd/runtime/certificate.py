@@ -1,4 +1,7 @@
-"""How long our own certificate is still good: a fleet whose certificates end on one day ends on it."""
+"""How long certificates and lists of revoked ones are still good: a fleet whose certificates end on one day ends on it.
+
+Read without a library of cryptography: a RAE and the cloud's image have none.
+"""
 
 import base64
 import logging
@@ -8,9 +11,12 @@ from pathlib import Path
 from typing import Final
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
+_LIST = re.compile(rb"-----BEGIN X509 CRL-----(.+?)-----END X509 CRL-----", re.DOTALL)
+_INTEGER: Final = 0x02
 _SEQUENCE: Final = 0x30
 _EXPLICIT_VERSION: Final = 0xA0
 _UTC_TIME: Final = 0x17
+_TIMES: Final = (_UTC_TIME, 0x18)
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +55,47 @@ def not_after(certificate: bytes) -> datetime:
     if tag != _SEQUENCE:
         raise ValueError("no validity where it should be")
     _, _, at = _element(certificate, not_before)
-    tag, start, end = _element(certificate, at)
-    text = certificate[start:end].decode("ascii")
+    return _time(certificate, at)
+
+
+def list_ends_at(path: Path) -> datetime | None:
+    """When the earliest of the revocation lists in ``path`` ends: past it a broker refuses every certificate.
+
+    None if there is none that can be read, or one of them names no end.
+    """
+    try:
+        found = [next_update(base64.b64decode(one)) for one in _LIST.findall(path.read_bytes())]
+    except (OSError, ValueError, IndexError) as error:
+        _log.debug("%s: %s", path, error)
+        return None
+    ends = [one for one in found if one is not None]
+    return min(ends) if ends and len(ends) == len(found) else None
+
+
+def next_update(revocation_list: bytes) -> datetime | None:
+    """``nextUpdate`` of a DER revocation list, or None if it has none.
+
+    Raises:
+        ValueError, IndexError: Not a revocation list.
+
+    Source: RFC 5280 section 5.1: CertificateList → tbsCertList → [version] signature issuer thisUpdate nextUpdate.
+    """
+    _, tbs, _ = _element(revocation_list, 0)
+    _, at, _ = _element(revocation_list, tbs)
+    tag, _, after = _element(revocation_list, at)
+    at = after if tag == _INTEGER else at
+    for expected in ((_SEQUENCE,), (_SEQUENCE,), _TIMES):
+        tag, _, after = _element(revocation_list, at)
+        if tag not in expected:
+            raise ValueError("no signature, issuer and thisUpdate where they should be")
+        at = after
+    return _time(revocation_list, at) if revocation_list[at] in _TIMES else None
+
+
+def _time(data: bytes, at: int) -> datetime:
+    """The UTCTime or GeneralizedTime at ``at``. Raises ``ValueError``."""
+    tag, start, end = _element(data, at)
+    text = data[start:end].decode("ascii")
     if tag == _UTC_TIME:
         text = ("20" if int(text[:2]) < 50 else "19") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

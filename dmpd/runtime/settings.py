@@ -119,6 +119,19 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return 1.5 * self.statement_timeout_s + 1.0
 
 
+class CaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The CA that dmpd brings (``dmpctl access ca``), and the list of revoked certificates that the broker reads."""
+
+    folder: Annotated[str, Meta(min_length=1)] = "/etc/dmpd/ca"
+    """Where the CA lives, with its private key: best on a machine of its own."""
+    crl_file: str | None = None
+    """The broker's ``crlfile``: ``revoke`` writes it, its end is watched (a foreign PKI's too). Absent: neither."""
+    reload_command: list[str] = []
+    """Program and arguments, without a shell, that send the broker its HUP; done when the signal was sent."""
+    reload_timeout_s: PositiveSeconds = 30.0
+    """After it ``reload_command`` is killed, and counts as failed."""
+
+
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What goes to stderr."""
 

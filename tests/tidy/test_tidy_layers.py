@@ -12,6 +12,7 @@ SOURCES = sorted((ROOT / "dmpd").rglob("*.py"))
 
 ALLOWED_IMPORTERS = {
     "confluent_kafka": ("dmpd/runtime/kafka", "dmpd/stream/"),
+    "cryptography": ("dmpd/runtime/x509", "dmpd/runtime/authority"),
     "paho": ("dmpd/runtime/mqtt",),
     "sqlite3": ("dmpd/local_registry/store",),
     "psycopg": ("dmpd/runtime/database", "dmpd/cloud_registry/", "dmpd/access/store"),

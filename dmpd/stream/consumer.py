@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from dmpd.runtime import kafka as runtime_kafka
+from dmpd.runtime.kafka import UNREADABLE_HEADERS
 from dmpd.runtime.kafka_reader import headers_of
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import client_settings, metrics
@@ -247,6 +248,8 @@ class StreamConsumer:
 
 def frame_of(messages: Sequence[Message]) -> Frame:
     """The columns of messages of one partition, oldest first; none of them is an error."""
+    if len(messages) == 1:
+        return _frame_of_one(messages[0])
     # Methods mapped in C, not comprehensions: half the cost, and this is where the parent's time goes. The client's
     # types allow more than it gives for a message that is no error.
     headers, unreadable = headers_of(messages)
@@ -257,6 +260,23 @@ def frame_of(messages: Sequence[Message]) -> Frame:
     values: list[Any] = list(map(Message.value, messages))
     return Frame(
         _offsets_of(messages), list(map(_MILLISECONDS, timestamps)), keys, values, headers if any(headers) else None
+    )
+
+
+def _frame_of_one(message: Any) -> Frame:
+    """The same for the record that comes alone, in half the time."""
+    try:
+        headers = message.headers()
+    except SystemError:
+        headers = [UNREADABLE_HEADERS]
+        _tell_unreadable([message])
+    offset: int = message.offset()
+    return Frame(
+        range(offset, offset + 1),
+        [message.timestamp()[1]],
+        [message.key()],
+        [message.value()],
+        [headers] if headers else None,
     )
 
 

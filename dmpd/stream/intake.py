@@ -49,7 +49,10 @@ class Intake:
         epochs = self._epochs
         if epochs is None:
             epochs = self._epochs = self._current_epochs()
-        records, errors = errors_apart([first, *consumer.consume(self._records_max)])
+        more = consumer.consume(self._records_max)
+        if not more and self._epochs is epochs and first.error() is None:
+            return self._place_alone(first)
+        records, errors = errors_apart([first, *more])
         # What came in the call that changed an assignment is nobody's.
         now = epochs if self._epochs is epochs else self._current_epochs()
         for message in errors:
@@ -74,6 +77,12 @@ class Intake:
 
     def _current_epochs(self) -> dict[int, int]:
         return {number: partition.epoch for number, partition in self._partitions.items()}
+
+    def _place_alone(self, message: Message) -> list[Partition]:
+        """Where records trickle in, nearly all come so: what is done here is what such a record costs."""
+        partition = self._partitions[partition_of(message)]
+        self._place(partition, [message])
+        return [partition]
 
     def _place(self, partition: Partition, messages: Sequence[Message]) -> None:
         frame = frame_of(messages)

@@ -11,20 +11,20 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from dmpd.stream.frames import Position
 
 
-class _Placed:
+class _Placed(msgspec.Struct, frozen=True, gc=False):
     """One frame in the ring."""
 
-    __slots__ = ("end", "first", "offsets", "position", "skipped")
-
-    def __init__(self, position: int, end: int, offsets: Sequence[int], *, first: int, skipped: bool) -> None:
-        self.position = position
-        self.end = end
-        self.first = first
-        self.offsets = offsets if isinstance(offsets, range) else array("q", offsets)
-        self.skipped = skipped
+    position: int
+    end: int
+    offsets: Sequence[int]
+    first: int
+    """How many records were placed before it."""
+    skipped: bool
 
 
 class Stretch(NamedTuple):
@@ -74,12 +74,14 @@ class Ledger:
         """
         assert self._published <= position < end, (self._published, position, end)
         assert len(offsets) > 0
-        placed = _Placed(position, end, offsets, first=self.placed_records, skipped=skipped)
+        before, count = self.passed_records + self.open_records, len(offsets)
+        kept = offsets if isinstance(offsets, range) else array("q", offsets)
+        placed = _Placed(position, end, kept, before, skipped)
         self.frames.append(placed)
         self._by_position[position] = placed
         self._published = end
-        self.open_records += len(offsets)
-        self._unreleased_ends.append((end, self.placed_records))
+        self.open_records += count
+        self._unreleased_ends.append((end, before + count))
 
     def release(self, position: Position) -> None:
         """Everything before ``position`` is handled.

@@ -283,13 +283,14 @@ class Partition:
 
     def _put(self, frame: Frame, payload: bytes | bytearray) -> int | None:
         used_bytes, size_bytes = self.used_bytes, ring.frame_bytes(len(payload))
-        position = self.ring.write(payload) if self.flow.fits(used_bytes, size_bytes) else None
+        offsets, flow = frame.offsets, self.flow
+        position = self.ring.write(payload) if flow.fits(used_bytes, size_bytes) else None
         if position is None:
-            self.flow.refuse(frame.offsets[0])
+            flow.refuse(offsets[0])
             self.is_full = True
             return None
-        self.is_full = used_bytes + size_bytes >= self.flow.marks.high_bytes
-        self.ledger.place(position, self.ring.published, frame.offsets, skipped=frame.skipped)
-        self.next_to_place = frame.offsets[-1] + 1
+        self.is_full = used_bytes + size_bytes >= flow.marks.high_bytes
+        self.ledger.place(position, self.ring.published, offsets, skipped=frame.skipped)
+        self.next_to_place = offsets[-1] + 1
         self.ages.put(frame.timestamps_ms[0])
         return position

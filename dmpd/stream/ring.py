@@ -84,15 +84,16 @@ class Ring:
         Raises:
             RingCorruptedError: No frame begins there.
         """
+        capacity, view = self.capacity_bytes, self._view
         length, check = self._header(position)
         if length == _PADDING_LENGTH:
-            position += self.capacity_bytes - position % self.capacity_bytes
+            position += capacity - position % capacity
             length, check = self._header(position)
-        index = position % self.capacity_bytes
-        start = index + _HEADER_BYTES
-        if check != _check(position, length) or start + length > self.capacity_bytes:
+        start = position % capacity + _HEADER_BYTES
+        end = start + length
+        if check != _check(position, length) or end > capacity:
             raise RingCorruptedError(position, length, check)
-        return self._view[start : start + length], position, position + frame_bytes(length)
+        return view[start:end], position, position + frame_bytes(length)
 
     def _header(self, position: int) -> tuple[int, int]:
         index = position % self.capacity_bytes
@@ -138,8 +139,9 @@ class RingProducer(Ring):
             self._write_padding(position)
             position, index = position + padding, 0
         start = index + _HEADER_BYTES
-        self._view[start : start + length] = payload
-        _HEADER.pack_into(self._view, index, length, _check(position, length))
+        view = self._view
+        view[start : start + length] = payload
+        _HEADER.pack_into(view, index, length, _check(position, length))
         self.published = position + size
         return position
 

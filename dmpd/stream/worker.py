@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
     bytes_max: int
 
 
-class _Span(NamedTuple):
+class _Span(msgspec.Struct):
     """Records of one frame that are part of a batch, from the ``nth`` on."""
 
     frame: int
@@ -172,7 +172,8 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
-        published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
+        if wanted_bytes:
+            published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
         began_s = time.monotonic()
         spans = reader.take(published, channel.records_max)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]

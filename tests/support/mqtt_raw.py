@@ -83,6 +83,10 @@ class RawClient:
             self._socket.sendall(b"\xe0\0")
         self._socket.close()
 
+    def abort(self):
+        """Without a word: the broker publishes the will."""
+        self._socket.close()
+
     def _answer(self, kind):
         while True:
             found, body = self.read()
@@ -97,3 +101,11 @@ class RawClient:
                 raise EOFError("the broker hung up")
             found += part
         return found
+
+
+def client_tls(broker, name):
+    """What ``name`` connects to a ``MosquittoService`` with."""
+    files = broker.authority.client(name)
+    made = ssl.create_default_context(cafile=str(broker.authority.ca_file))
+    made.load_cert_chain(files.cert, files.key)
+    return made

@@ -16,17 +16,16 @@ class GrantClock:
 
     def __init__(self, wall: datetime, boot_s: float) -> None:
         """``wall``: what the machine's clock says at ``boot_s``."""
-        self._base = wall
-        self._base_s = boot_s
+        self._base = (wall, boot_s)  # one value: it is set on one thread and read on another
         self.is_database_time = False
 
     def sync(self, database_now: datetime, *, asked_s: float, answered_s: float) -> None:
         """The database said ``database_now`` between two instants of ours."""
         if self.is_database_time and answered_s - asked_s > ROUND_TRIP_MAX_S:
             return
-        self._base = database_now
-        self._base_s = (asked_s + answered_s) / 2
+        self._base = (database_now, (asked_s + answered_s) / 2)
         self.is_database_time = True
 
     def now(self, boot_s: float) -> datetime:
-        return self._base + timedelta(seconds=boot_s - self._base_s)
+        base, base_s = self._base
+        return base + timedelta(seconds=boot_s - base_s)

@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 import uvloop
 from msgspec import structs
 
 from dmpd.access import dynsec, metrics
-from dmpd.access.broker import RuleBroker
+from dmpd.access.broker import BrokerGoneError, RuleBroker
 from dmpd.access.feed import CheckSchema, Feed
 from dmpd.access.journal import Journal
 from dmpd.access.reconciler import Connect, Reconciler, boot_s
 from dmpd.access.settings import AccessSettings
 from dmpd.runtime import exit_codes
-from dmpd.runtime.health import HealthServer
+from dmpd.runtime.health import ActionRefusedError, HealthServer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import DatabaseSettings, MqttSettings
 from dmpd.runtime.watchdog import Watchdog
@@ -25,6 +27,8 @@ _WATCH_S: Final = 0.1
 _BEAT_S: Final = 1.0
 _FIRST_ANSWER_S: Final = 0.5
 """For so long the database may say what is granted before ends are judged by what the broker holds."""
+_COMPARE_S: Final = 10.0
+_SHOWN_MAX: Final = 200
 _PROBLEM_GRACE_S: Final = 1.0
 """Changes that are on their way for less than this are no problem."""
 
@@ -73,10 +77,14 @@ class Daemon:
         self._status: dict[str, Any] = {}
         self._watchdog = Watchdog()
         self._problem_since_s: float | None = None
+        self._reconciler: Reconciler | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> int:
         self._lifecycle.install_async(asyncio.get_running_loop())
-        health = HealthServer(self._settings.health_bind, self._lifecycle, lambda: self._status)
+        self._loop = asyncio.get_running_loop()
+        actions = {"/reconcile": self._reconcile}
+        health = HealthServer(self._settings.health_bind, self._lifecycle, lambda: self._status, actions=actions)
         health.start()
         self._watchdog.start()
         try:
@@ -95,6 +103,7 @@ class Daemon:
 
         journal = Journal(events_max=self._settings.events_max, on_news=news)
         reconciler = Reconciler(self._settings, connect=self._connect, journal=journal)
+        self._reconciler = reconciler
         feed = Feed(
             self._settings,
             self._database,
@@ -115,6 +124,22 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return exit_codes.OK
+
+    def _reconcile(self, arguments: Mapping[str, Any]) -> Any:
+        """POST ``/reconcile``, on the server's thread."""
+        if self._reconciler is None or self._loop is None:
+            raise ActionRefusedError(503, "it is starting")
+        asked = self._reconciler.compare(dry_run=bool(arguments.get("dry_run")))
+        answer = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        try:
+            found = answer.result(_COMPARE_S)
+        except BrokerGoneError as error:
+            raise ActionRefusedError(503, str(error)) from error
+        except TimeoutError as error:
+            answer.cancel()
+            raise ActionRefusedError(504, f"the broker was not read within {_COMPARE_S:g} s") from error
+        shown = [msgspec.json.encode(change).decode() for change in found[:_SHOWN_MAX]]
+        return {"count": len(found), "changes": shown}
 
     async def _watch(self, reconciler: Reconciler, feed: Feed, tasks: "tuple[asyncio.Task[None], ...]") -> None:
         """Keep what readiness, status and metrics show true, until a signal comes or a task fails."""

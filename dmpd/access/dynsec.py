@@ -22,7 +22,6 @@ _CONTROL: Final = "$CONTROL/dynamic-security/v1"
 _RESPONSE: Final = "$CONTROL/dynamic-security/v1/response"
 _PAGE: Final = 50
 """Roles and clients in one answer: some 40 KB, a millisecond or two of the broker's time."""
-_SESSION_EXPIRY_S: Final = 60
 _REFUSED: Final = 0x80
 
 _log = logging.getLogger(__name__)
@@ -38,8 +37,8 @@ async def connect(settings: MqttSettings, *, answer_timeout_s: float) -> "Dynsec
     client = await MqttClient.connect(
         settings,
         client_id=PRINCIPAL,
-        clean_start=False,  # with an expiry: only then Mosquitto 2.0.11 tells the old connection of a takeover (0x8E)
-        session_expiry_s=_SESSION_EXPIRY_S,
+        clean_start=True,
+        session_expiry_s=0,
         will=None,
         on_message=broker.on_message,
         on_puback=broker.on_puback,

@@ -65,6 +65,7 @@ class Feed:
         self._read_s = -1e9
         self._present_s = -1e9
         self._knows_announced = False
+        self._announced: set[str] = set()
         self.problem: str | None = "the database was not reached yet"
         self.asked = asyncio.Event()
         """The database was asked once, and it answered or it did not."""
@@ -85,6 +86,8 @@ class Feed:
                 else:
                     self.problem = None
                     self.answered_s = boot_s()
+                    self._journal.announced |= self._announced
+                    self._announced = set()
                     if snapshot is not None:
                         self._reconciler.use(snapshot)
                 self.asked.set()
@@ -110,7 +113,7 @@ class Feed:
             return None
         found = store.snapshot(connection)
         if not self._knows_announced:
-            self._journal.announced |= store.announced(connection, [grant.id for grant in found.grants])
+            self._announced = store.announced(connection, [grant.id for grant in found.grants])
             self._knows_announced = True
         self._version, self._read_s = found.version, time.monotonic()
         return found

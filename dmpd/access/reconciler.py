@@ -39,6 +39,10 @@ Connect = Callable[[], Awaitable[RuleBroker]]
 _NEAR_S: Final = 0.0005
 """Timers ring a little early; the instant itself must be reached."""
 
+_SHORT_LIFE_S: Final = 5.0
+_SHORT_LIVES_MAX: Final = 3
+"""So many connections that were made at once and ended soon: somebody else has our name."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +73,7 @@ class Reconciler:
         self.kicks_to_forget: list[str] = []
         """Done; the database shall know no more of them."""
         self.last_success_s: float | None = None
+        self._asked: deque[tuple[bool, asyncio.Future[list[Change]]]] = deque()
 
     @property
     def now(self) -> datetime:
@@ -84,28 +89,50 @@ class Reconciler:
             self._news.set()
         self._kicks_done &= {kick.id for kick in snapshot.kicks}
 
+    async def compare(self, *, dry_run: bool) -> list[Change]:
+        """Have the broker read anew; what has to be changed, which is done at once, or (``dry_run``) not for this.
+
+        Raises:
+            BrokerGoneError: It is not there.
+        """
+        if self._held is None or self.snapshot is None:
+            raise BrokerGoneError(self.problem or "the database was not read yet")
+        answer: asyncio.Future[list[Change]] = asyncio.get_running_loop().create_future()
+        self._asked.append((dry_run, answer))
+        self._news.set()
+        return await answer
+
     async def run(self) -> None:
         """Connect, reconcile, connect again; until cancelled."""
+        short_lives = 0
         while True:
             try:
                 broker = await self._connect()
             except UnavailableError as error:
                 metrics.connects.labels("failed").inc()
+                short_lives = 0
                 self.problem = f"broker: {error}"
                 await asyncio.sleep(self._settings.retry_interval_s)
                 continue
             metrics.connects.labels("ok").inc()
+            connected_s = time.monotonic()
             try:
                 await self._serve(broker)
             except BrokerGoneError as error:
                 self.problem = f"broker: {error}"
                 _log.warning("the broker is gone: %s", error)
+                while self._asked:
+                    _, answer = self._asked.popleft()
+                    _fail(answer, error)
             finally:
                 with contextlib.suppress(UnavailableError):
                     await broker.close()
-            taken_over = broker.close_reason_code == SESSION_TAKEN_OVER
+            # Mosquitto 2.0.11 hangs up on who is taken over; a broker that dies does not take connections at once.
+            short_lives = short_lives + 1 if time.monotonic() - connected_s < _SHORT_LIFE_S else 0
+            taken_over = broker.close_reason_code == SESSION_TAKEN_OVER or short_lives >= _SHORT_LIVES_MAX
             if taken_over:
-                self.problem = "a second dmpd access runs: it took our name over at the broker (0x8E)"
+                short_lives = 0
+                self.problem = "a second dmpd access runs: it takes our name over at the broker (0x8E)"
                 _log.error("%s; standing by for %g s", self.problem, self._settings.standby_s)
             await asyncio.sleep(self._settings.standby_s if taken_over else self._settings.retry_interval_s)
 
@@ -115,7 +142,9 @@ class Reconciler:
         read_s = time.monotonic()
         while True:
             self._plan()
-            if self._todo:
+            if self._asked:
+                await self._compare(broker)
+            elif self._todo:
                 await self._step(broker)
             elif not await self._kick(broker):
                 self._succeeded()
@@ -128,6 +157,19 @@ class Reconciler:
         self._held = held = await broker.read()
         self._journal.found(self.now, held)
         self._is_stale = True
+
+    async def _compare(self, broker: RuleBroker) -> None:
+        """Answer who asked ``compare``."""
+        dry_run, answer = self._asked[0]
+        held = await broker.read()
+        assert self._target is not None
+        self._news.clear()
+        self._is_stale = True
+        self._asked.popleft()
+        if not answer.done():
+            answer.set_result(changes(self._target, held.copy()))
+        if not dry_run:
+            self._held = held
 
     def _plan(self) -> None:
         """Think again if the grants changed, the broker was read anew, or a start or an end has come."""
@@ -272,3 +314,8 @@ class Reconciler:
             "clock": "database" if self.clock.is_database_time else "machine",
             "problem": self.problem,
         }
+
+
+def _fail(answer: "asyncio.Future[list[Change]]", error: BrokerGoneError) -> None:
+    if not answer.done():
+        answer.set_exception(error)

@@ -28,14 +28,14 @@ _ID_BYTES: Final = 6
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "id, user_name, rae, session, level, starts_at, ends_at, created_at, granted_by, why, queued, ended_at, ended_by"
 )
-_LIVE: Final = f"SELECT {_COLUMNS} FROM access_grant WHERE ended_at IS NULL AND ends_at > %s"  # noqa: S608 - no input
+_LIVE: Final = f"SELECT {COLUMNS} FROM access_grant WHERE ended_at IS NULL AND ends_at > %s"  # noqa: S608 - no input
 _CHANGE: Final = (
     "UPDATE access_change SET version = version + 1 WHERE what = 'access' RETURNING version, clock_timestamp()"
 )
-_PUT_GRANT: Final = f"INSERT INTO access_grant ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
+_PUT_GRANT: Final = f"INSERT INTO access_grant ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
 _PUT_EVENT: Final = (
     "INSERT INTO access_event (at, id, code, grant_id, principal, actor, detail) VALUES (%s, %s, %s, %s, %s, %s, %s)"
     " ON CONFLICT DO NOTHING"
@@ -327,14 +327,14 @@ def grants_named(connection: Connection, prefix: str) -> list[Grant]:
     if not (4 <= len(prefix) <= 40 and prefix.isascii() and prefix.isalnum()):
         return []
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM access_grant WHERE id >= %s AND id < %s ORDER BY id LIMIT 20",  # noqa: S608 - no input
+        f"SELECT {COLUMNS} FROM access_grant WHERE id >= %s AND id < %s ORDER BY id LIMIT 20",  # noqa: S608 - no input
         (prefix, prefix + "~"),
     ).fetchall()
     return [grant_of(row) for row in rows]
 
 
 def grant_of(row: Sequence[Any]) -> Grant:
-    """A row of ``_COLUMNS``."""
+    """A row of ``COLUMNS``."""
     return Grant(**dict(zip(Grant.__struct_fields__, row, strict=True)))
 
 

@@ -78,6 +78,15 @@ def span(text: str) -> timedelta:
     raise argparse.ArgumentTypeError(f"expected 30m, 2h or 30d, got {text[:40]!r}")
 
 
+def instant(text: str) -> datetime:
+    """A time of day and date; without an offset it is UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected an RFC 3339 time, got {text[:40]!r}") from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
 def rae(text: str) -> str:
     """The serial of a RAE."""
     if not is_rae(text):

@@ -21,6 +21,10 @@ def cloud_registry_health(folder: LabFolder) -> str:
     return f"unix:{folder.run / 'cloud-registry.sock'}"
 
 
+def access_health(folder: LabFolder) -> str:
+    return f"unix:{folder.run / 'access.sock'}"
+
+
 def simulate_health(folder: LabFolder) -> str:
     return f"unix:{folder.simulate / 'control.sock'}"
 
@@ -30,6 +34,7 @@ def write(
 ) -> Path:
     """Write ``dmpd.yaml`` of this lab; returns its path."""
     certificate = authority.client("svc-bridge")
+    access = authority.client("svc-access")
     content: dict[str, Any] = {
         "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
         "topics": {"partitions": PARTITIONS, "replication_factor": 1, "min_insync_replicas": 1},
@@ -42,6 +47,11 @@ def write(
         "database": {"conninfo": conninfo},
         "bridge": {"health_bind": bridge_health(folder)},
         "cloud_registry": {"health_bind": cloud_registry_health(folder)},
+        "access": {
+            "health_bind": access_health(folder),
+            "cert_file": str(access.cert),
+            "key_file": str(access.key),
+        },
     }
     folder.config.write_text(yaml.safe_dump(content, sort_keys=False))
     return folder.config

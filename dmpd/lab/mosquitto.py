@@ -14,6 +14,9 @@ _PER_ADDRESS: Final = re.compile(r"^listener .*?(?=\n\n)", re.MULTILINE | re.DOT
 """The part of the template that stands once for each address: from its ``listener`` line to the next empty line."""
 
 
+_PLUGIN: Final = "mosquitto_dynamic_security.so"
+_PLUGIN_FOLDERS: Final = ("usr/lib", "usr/lib/*-linux-*", "usr/local/lib")
+
 DEMO_USER: Final = "u-demo"
 _USER_RULES: Final = """
 # Of the lab alone: a user who may ask every device for everything, in place of grants.
@@ -60,6 +63,7 @@ class Mosquitto:
         write_for(self.folder / "acl", rules.encode(), user=self.user)
         template = (ETC / "mosquitto" / "mosquitto.conf.in").read_text()
         text = _PER_ADDRESS.sub(self._listeners, template).replace("@DIR@", str(self.folder))
+        text = text.replace("@PLUGIN@", _plugin())
         write_for(self.folder / "mosquitto.conf", text.encode(), user=self.user)
 
     def command(self) -> list[str]:
@@ -78,3 +82,11 @@ def _binary() -> str:
     if found is None:
         raise ServerError("mosquitto is not installed (apt-get install mosquitto)")
     return found
+
+
+def _plugin() -> str:
+    """Dynamic security, which keeps the users' rules."""
+    found = [path for folder in _PLUGIN_FOLDERS for path in Path("/").glob(f"{folder}/{_PLUGIN}")]
+    if not found:
+        raise ServerError(f"{_PLUGIN} is not installed (it comes with Debian's mosquitto)")
+    return str(found[0])

@@ -246,6 +246,7 @@ class Lab:
         probes = {
             "cloud-registry": daemon_config.cloud_registry_health(self.folder),
             "bridge": daemon_config.bridge_health(self.folder),
+            "access": daemon_config.access_health(self.folder),
         }
         for part in probes:
             self.start_part(part)

@@ -21,6 +21,7 @@ def lab_status(folder: LabFolder) -> dict[str, Any]:
     binds = {
         "bridge": daemon_config.bridge_health(folder),
         "cloud-registry": daemon_config.cloud_registry_health(folder),
+        "access": daemon_config.access_health(folder),
         **({"simulate": daemon_config.simulate_health(folder)} if info.raes else {}),
         **({"local-registry-lan": LanParts(folder).health} if info.lan else {}),
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Certificates for a first look: a CA, Mosquitto's (for the names mosquitto, localhost and those given), svc-bridge's, and
-# one for each further principal; and a password for the database. What is there already is kept.
+# Certificates for a first look: a CA, Mosquitto's (for the names mosquitto, localhost and those given), svc-bridge's,
+# svc-access's, and one for each further principal; and a password for the database. What is there already is kept.
 # usage: certificates.sh FOLDER [host=NAME ...] [PRINCIPAL ...]     for example: certificates.sh tls host=mqtt.example.net rae-1
 set -eu
 FOLDER=$1; shift
@@ -31,6 +31,7 @@ done
 sign mosquitto "extendedKeyUsage=serverAuth
 subjectAltName=$names"
 sign svc-bridge "extendedKeyUsage=clientAuth"
+sign svc-access "extendedKeyUsage=clientAuth"
 for word in "$@"; do
     case $word in *=*) ;; *) sign "$word" "extendedKeyUsage=clientAuth" ;; esac
 done
@@ -39,7 +40,7 @@ done
 chmod 755 .
 chmod 644 ./*.crt
 if [ "$(id -u)" = 0 ]; then
-    chown 10001:10001 mosquitto.key svc-bridge.key
+    chown 10001:10001 mosquitto.key svc-bridge.key svc-access.key
     chmod 640 database-password
     chgrp 10001 database-password
 fi

@@ -271,7 +271,7 @@ def test_a_second_connection_takes_the_name_of_the_first(run):
     async def test(bench, access):
         second = await bench.connect_access()
         await asyncio.wait_for(asyncio.shield(access.closed), 10)
-        assert access.close_reason_code == 0x8E
+        assert access.close_reason_code in (0x8E, 0), "Mosquitto 2.0.11 hangs up without a word"
         await second.close()
 
     run(test)

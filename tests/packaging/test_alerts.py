@@ -68,6 +68,10 @@ CASES = {
     "DmpdBridgeStalled": above("dmpd_bridge_puback_age_seconds", 31, 30),
     "DmpdBridgeDeadLetters": counted('dmpd_bridge_dead_letters_total{reason="text"}'),
     "DmpdBridgeStrangers": counted("dmpd_bridge_strangers_total", by=200),
+    "DmpdAccessBehind": above("dmpd_access_success_age_seconds", 31, 30),
+    "DmpdAccessDown": ({'up{job="dmpd-access"}': "0x70"}, {'up{job="dmpd-access"}': "1x70", 'up{job="node"}': "0x70"}),
+    "DmpdAccessForeign": counted("dmpd_access_foreign_total"),
+    "DmpdAccessAuditLost": counted("dmpd_access_events_dropped_total"),
     "DmpdCertificateEnds": (
         {"dmpd_mqtt_certificate_ends_seconds": "1213000x70"},  # promtool's clock begins at 0
         {"dmpd_mqtt_certificate_ends_seconds": "1213300x70"},

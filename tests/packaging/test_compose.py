@@ -78,6 +78,8 @@ def test_the_memory_limit_holds_whole_rings(services):
 def test_mosquitto_runs_with_the_shipped_rules():
     """The template's lines, but for folders, port and address."""
     shipped = (ETC / "mosquitto" / "mosquitto.conf.in").read_text()
+    shipped = shipped.replace("@PLUGIN@", "/usr/lib/mosquitto_dynamic_security.so")
+    shipped = shipped.replace("@DIR@/dynsec.json", "/mosquitto/data/dynsec.json")
     shipped = shipped.replace("@PORT@ @ADDRESS@", "8883").replace("@DIR@/acl", "/mosquitto/config/acl")
     shipped = shipped.replace("persistence_location @DIR@/", "persistence_location /mosquitto/data/")
     shipped = shipped.replace("@DIR@/server.", "/mosquitto/config/tls/mosquitto.").replace(

@@ -1,11 +1,28 @@
 """A Mosquitto with dynamic security, and parties that talk through it."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import json
+import signal
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from dmpd.runtime.mqtt import Message
+import yaml
+
+from dmpd.access import store
+from dmpd.access.store import Wish
+from dmpd.cloud_registry import migrate
+from dmpd.runtime import health
+from dmpd.runtime.database import Connection, connect
+from dmpd.runtime.mqtt import Message, MqttClient, MqttUnreachableError
+from dmpd.runtime.settings import DatabaseSettings
+from tests.support.grants import S1
+from tests.support.platform import BIN, until
 from tests.support.services import MosquittoService, start_mosquitto, unavailable
 
 PLUGIN = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
@@ -33,6 +50,9 @@ class Party:
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._news = asyncio.Event()
         self._acking = True
+        self.client: Any = None
+        self.on_hear: Callable[[str], object] = lambda topic: None
+        self.on_message: Callable[[str, bytes], object] = lambda topic, payload: None
 
     async def connect(self, *, clean_start=True, session_expiry_s=0, acking=True):
         self._acking = acking
@@ -54,7 +74,11 @@ class Party:
     async def publish(self, topic, payload=b"x") -> int:
         """The reason code of the PUBACK; 0 also for one without a subscriber."""
         mid = self.client.publish(topic, payload, qos=1)
-        code = await asyncio.wait_for(self._ack(mid), WAIT_S)
+        ack = self._ack(mid)
+        await asyncio.wait((ack, self.client.closed), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not ack.done():
+            raise MqttUnreachableError("closed" if self.client.closed.done() else "no PUBACK")
+        code = ack.result()
         return 0 if code == 0x10 else code
 
     async def hears(self, topic, payload) -> bool:
@@ -63,6 +87,12 @@ class Party:
                 self._news.clear()
                 await self._news.wait()
         return True
+
+    async def gone(self) -> None:
+        """End the connection, if there is one."""
+        if self.client is not None:
+            await self.client.disconnect()
+            self.client.abort()
 
     async def ended(self) -> int:
         """Wait for the end of the connection; the broker's reason code."""
@@ -74,6 +104,154 @@ class Party:
 
     def _on_message(self, message: Message):
         self.received.append((message.topic, message.payload))
+        self.on_hear(message.topic)
+        self.on_message(message.topic, message.payload)
         self._news.set()
         if message.qos and self._acking:
             self.client.ack(message)
+
+
+class AccessDaemon:
+    """``dmpd access`` as a process of its own, one at a time, between the given broker and database."""
+
+    def __init__(self, folder: Path, broker: MosquittoService, database: DatabaseSettings, **access: object) -> None:
+        self.bind = f"unix:{folder / 'access.sock'}"
+        self.config = folder / "dmpd.yaml"
+        self.log = folder / "access.log"
+        ours = broker.settings("svc-access")
+        mqtt = {"port": broker.port, "ca_file": ours.ca_file}
+        own = {"health_bind": self.bind, "cert_file": ours.cert_file, "key_file": ours.key_file}
+        sections = {"mqtt": mqtt, "database": {"conninfo": database.conninfo}, "access": own | access}
+        self.config.write_text(yaml.safe_dump(sections))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert self._process is None
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(BIN / "dmpd"), "access", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def status(self) -> dict[str, Any]:
+        """What it says of itself; empty while nobody answers."""
+        try:
+            return json.loads(health.fetch(self.bind, "/status")[1])
+        except OSError:
+            return {}
+
+    def is_done(self, *, rules: int | None = None) -> bool:
+        """It is ready, and the broker holds what it should (so many rules)."""
+        said = self.status()
+        return said.get("state") == "ready" and said["problem"] is None and rules in (None, said["rules"])
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.kill()
+        process.wait(10)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> int | None:
+        """TERM; the exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            return process.wait(20)
+        finally:
+            process.kill()
+
+
+class AccessRig:
+    """Broker, database with its tables, and the daemon, for one test."""
+
+    def __init__(self, broker: MosquittoService, database: DatabaseSettings, daemon: AccessDaemon) -> None:
+        self.broker = broker
+        self.database = database
+        self.daemon = daemon
+
+    def party(self, name: str) -> "Party":
+        return Party(name, MqttClient.connect, self.broker.settings(name))
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        with contextlib.closing(connect(self.database, application="test")) as found:
+            found.autocommit = True
+            yield found
+
+    def grant(self, user: str, *, rae: str = "R1", session: str | None = S1, level: Any = "read", s: float = 600):
+        """One, of so many seconds from now."""
+        with self.connection() as found:
+            wish = Wish(
+                user=user, rae=rae, session=session, level=level, lasts=timedelta(seconds=s), by="op-test", why="test"
+            )
+            return store.grant(found, wish, hours_max=720)
+
+    def revoke(self, grant: str) -> None:
+        with self.connection() as found:
+            store.revoke(found, grant, by="op-test")
+
+    def fill(self, count: int, users: int, *, session: Callable[[int], str] = lambda n: str(uuid.UUID(int=n))) -> None:
+        """So many grants of two hours at once, by one statement: each of a session of its own."""
+        now = datetime.now(UTC)
+        rows = [
+            (
+                f"f{number:09x}",
+                f"u-fill-{number % users:04}",
+                f"RAE-{number % 40:02}",
+                session(number),
+                ("read", "command")[number % 2],
+                now,
+                now + timedelta(hours=2),
+                now,
+                "op-test",
+                "fill",
+                False,
+            )
+            for number in range(count)
+        ]
+        with self.connection() as found, found.transaction(), found.cursor() as cursor:
+            cursor.execute("UPDATE access_change SET version = version + 1")
+            cursor.executemany(
+                "INSERT INTO access_grant (id, user_name, rae, session, level, starts_at, ends_at, created_at,"
+                " granted_by, why, queued) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                rows,
+            )
+
+    def events(self, code: str) -> list[tuple[Any, ...]]:
+        """``(grant, at, detail)`` of that code, oldest first."""
+        with self.connection() as found:
+            return found.execute(
+                "SELECT grant_id, at, detail FROM access_event WHERE code = %s ORDER BY at, id", (code,)
+            ).fetchall()
+
+
+@contextmanager
+def access_rig(
+    folder: Path, database: DatabaseSettings, *, start: bool = True, **access: object
+) -> Iterator[AccessRig]:
+    """A broker of its own, tables in ``database``, and the daemon at work."""
+    with start_dynsec(folder) as broker:
+        with contextlib.closing(connect(database, application="test")) as connection:
+            connection.autocommit = True
+            migrate.migrate(connection)
+        daemon = AccessDaemon(folder, broker, database, **access)
+        rig = AccessRig(broker, database, daemon)
+        if start:
+            daemon.start()
+            until(
+                daemon.is_done, "access is ready", said=lambda: f"{daemon.status()}\n{daemon.log.read_text()[-2000:]}"
+            )
+        try:
+            yield rig
+        finally:
+            daemon.stop()

@@ -8,7 +8,7 @@ from dmpd.lab.layout import ETC
 from dmpd.local_registry.engine import DRAIN_S
 
 EDGE: Final = "local-registry"
-DEADLINES_S: Final = {EDGE: DRAIN_S}
+DEADLINES_S: Final = {EDGE: DRAIN_S, "access": 5.0}
 """Of daemons whose deadline is no setting."""
 
 

@@ -41,6 +41,7 @@ class MosquittoService:
     def __init__(self, process: ServerProcess, server: Mosquitto, authority: CertificateAuthority) -> None:
         self.process = process
         self.port = server.port
+        self.folder = server.folder
         self.authority = authority
 
     def settings(self, principal: str) -> MqttSettings:

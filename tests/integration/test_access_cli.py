@@ -1,0 +1,126 @@
+"""``dmpctl access`` as an operator uses it, with a daemon and a broker that do what it says."""
+
+import json
+import re
+import subprocess
+from typing import NamedTuple
+
+import pytest
+
+from dmpd.cli import dmpctl
+from tests.support.access import access_rig
+from tests.support.grants import S1, S2
+from tests.support.platform import BIN
+from tests.support.services import public_folder
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture(scope="module")
+def rig(postgres_server):
+    with postgres_server.database() as database, public_folder() as folder, access_rig(folder, database) as found:
+        yield found
+
+
+class Said(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def ctl(rig, capsys):
+    """Runs ``dmpctl access VERB WORDS`` in this process, which is ten times quicker, and checks its exit code."""
+
+    def run(verb, *words, code=0):
+        capsys.readouterr()
+        try:
+            found = dmpctl.main(["access", verb, *words, "--config", str(rig.daemon.config)])
+        except SystemExit as end:
+            found = end.code
+        said = capsys.readouterr()
+        assert found == code, said
+        return Said(said.out, said.err)
+
+    return run
+
+
+def test_an_operators_afternoon(rig, ctl):
+    """Grant, look, extend, explain, revoke; each answers when the broker has done it."""
+    done = ctl("grant", "u-day", "--rae", "R1", "--session", S1, "--command", "--for", "2h", "--why", "demo", "--json")
+    made = json.loads(done.stdout)
+    assert (made["user"], made["level"], made["broker"]) == ("u-day", "command", True)
+    assert 0 <= made["after_s"] < 10
+    assert "nothing was ever heard of RAE R1" in done.stderr
+    assert made["id"] in {row["id"] for row in json.loads(ctl("list", "--user", "u-day", "--json").stdout)}
+    told = ctl("extend", made["id"][:8], "--for", "1h").stdout
+    assert re.search(r"u-day command R1/7b0a.* until .*: extended after \d+\.\d\d s", told)
+    why = json.loads(ctl("explain", "u-day", S1, "--rae", "R1", "--json").stdout)
+    assert (why["sees"], why["commands"]) == (True, True)
+    assert f"its rule g-{made['id']} is in the broker since" in " ".join(why["why"])
+    assert "has no grant for it" in ctl("explain", "u-other", S1, "--rae", "R1", code=1).stdout
+    assert ": over after" in ctl("revoke", made["id"], "--why", "done").stdout
+    codes = [line["code"] for line in json.loads(ctl("audit", "--grant", made["id"], "--json").stdout)]
+    assert codes == ["granted", "in force", "extended", "updated", "revoked", "ended"]
+    [past] = json.loads(ctl("list", "--user", "u-day", "--past", "--json").stdout)
+    assert past["state"] == "ended"
+    assert json.loads(ctl("reconcile", "--dry-run", "--json").stdout) == {"count": 0, "changes": []}
+
+
+def test_one_commander_at_a_time(rig, ctl):
+    words = ("--rae", "R1", "--session", S2, "--exclusive", "--why", "x", "--json")
+    first = json.loads(ctl("grant", "u-one", *words, "--for", "1h").stdout)
+    refused = json.loads(ctl("grant", "u-two", *words, "--for", "1h", code=4).stdout)
+    assert [one["user"] for one in refused["holders"]] == ["u-one"]
+    waiting = subprocess.Popen(
+        [
+            str(BIN / "dmpctl"),
+            "access",
+            "grant",
+            "u-two",
+            *words,
+            "--wait",
+            "--for",
+            "1h",
+            "--config",
+            str(rig.daemon.config),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "stands in the queue" in waiting.stderr.readline() + waiting.stderr.readline()
+    ctl("revoke", first["id"])
+    said, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+    assert json.loads(said)["broker"] is True
+    ctl("revoke", json.loads(said)["id"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("u-a", "--rae", "+", "--for", "1h"), 4, "rae: expected the serial of a RAE, got '+'"),
+        (("R1", "--rae", "R1", "--for", "1h"), 4, "user: expected u-NAME"),
+        (("u-a';--", "--rae", "R1", "--for", "1h"), 4, "user: expected u-NAME"),
+        (("u-a", "--rae", "R1", "--session", "#", "--for", "1h"), 4, "session: expected the id"),
+        (("u-a", "--rae", "R1", "--for", "31d"), 4, "expected at most 720 hours from now"),
+        (("u-a", "--rae", "R1", "--until", "2020-01-01T00:00:00Z"), 4, "it would end (2020-01-01T00:00:00Z) before"),
+        (("u-a", "--rae", "R1", "--for", "2 hours"), 64, "expected 30m, 2h or 30d, got '2 hours'"),
+        (("u-a", "--rae", "R1", "--for", "1h", "--wait"), 64, "--wait is for --exclusive"),
+        (("u-a", "--rae", "R1"), 64, "--for --until is required"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(ctl, words, code, said):
+    assert said in ctl("grant", *words, "--why", "x", code=code).stderr
+
+
+def test_without_a_daemon_it_says_so_and_the_grant_stands(rig, ctl):
+    rig.daemon.stop()
+    try:
+        words = ("u-late", "--rae", "R1", "--session", S1, "--for", "1h", "--why", "x", "--timeout", "1")
+        done = ctl("grant", *words, code=3)
+        assert "the broker does not know yet" in done.stderr
+    finally:
+        rig.daemon.start()
+    [row] = json.loads(ctl("list", "--user", "u-late", "--json").stdout)
+    assert row["state"] == "in force"

@@ -1,0 +1,252 @@
+"""``dmpd access`` as it runs, between a real Mosquitto and a real PostgreSQL: what it promises, and when."""
+
+import asyncio
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from dmpd.access import dynsec, store
+from tests.support import yardstick
+from tests.support.access import AccessDaemon, access_rig
+from tests.support.access_flood import Flood, Watcher, hears_and_commands, last, quiet
+from tests.support.platform import until
+from tests.support.services import only_postgresql, public_folder, start_postgres
+
+pytestmark = pytest.mark.services
+
+LATEST_S = 1.0
+"""After its end nothing of a grant is delivered or accepted later than this."""
+AGAIN_S = 3.0
+"""The same, after a restart of a daemon that cannot ask the database."""
+
+
+@contextmanager
+def own_rig():
+    """Broker, database server and daemon of this test alone, to be harmed."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(public_folder())
+        server = stack.enter_context(start_postgres(folder))
+        database = stack.enter_context(server.database())
+        yield stack.enter_context(access_rig(folder, database)), server
+
+
+@pytest.fixture(scope="module")
+def rig(postgres_server):
+    with (
+        postgres_server.database() as database,
+        public_folder() as folder,
+        access_rig(folder, database, standby_s=3.0) as found,
+    ):
+        yield found
+
+
+def test_a_grant_ends_in_the_middle_of_a_flood(rig):
+    """By time and by revocation; what he still asks for afterwards he does not get."""
+
+    async def main():
+        async with Flood(rig), Watcher(rig) as watcher:
+            timed = rig.grant("u-a", level="command", s=6)
+            await hears_and_commands(watcher)
+            await asyncio.sleep(timed.ends_at.timestamp() - time.time() + 2)
+            assert last(watcher) - timed.ends_at.timestamp() < LATEST_S
+            assert last(watcher) > timed.ends_at.timestamp() - 1, "to the end"
+            revoked = rig.grant("u-a", level="command")
+            await hears_and_commands(watcher)
+            with rig.connection() as connection:
+                store.revoke(connection, revoked.id, by="op-test")
+            committed = time.time()
+            await asyncio.sleep(2)
+            assert last(watcher) - committed < LATEST_S
+        codes = {row[0] for row in rig.events("ended")}
+        until(lambda: {timed.id, revoked.id} <= {row[0] for row in rig.events("ended")}, f"the audit has both {codes}")
+
+    asyncio.run(main())
+
+
+def test_a_second_daemon_is_noticed_and_nothing_is_lost(rig):
+    """Both would keep the same rules; the one whose name was taken stands by and says why."""
+    with public_folder() as folder:
+        second = AccessDaemon(folder, rig.broker, rig.database)
+        second.start()
+        try:
+            until(lambda: "0x8E" in rig.daemon.status().get("reason", ""), "the first one stands by")
+            until(second.is_done, "the second one is at work")
+        finally:
+            second.stop()
+    until(rig.daemon.is_done, "the first one again", timeout_s=60)
+
+
+def test_what_others_changed_at_the_broker_is_put_right_and_audited(rig):
+    async def main():
+        await asyncio.to_thread(rig.daemon.stop)
+        access = await dynsec.connect(rig.broker.settings("svc-access"), answer_timeout_s=10)
+        for command in (
+            {"command": "createRole", "rolename": "everything", "acls": []},
+            {"command": "createClient", "username": "admin", "roles": [{"rolename": "everything"}]},
+        ):
+            await access._ask(command)
+        await access.close()
+        rig.daemon.start()
+        until(rig.daemon.is_done, "reconciled")
+
+    asyncio.run(main())
+    until(lambda: rig.events("foreign principal removed"), "the principal is in the audit")
+    assert [detail["rule"] for _, _, detail in rig.events("foreign rule removed")] == ["role:everything"]
+
+
+def test_a_kick_asked_for_in_the_database_ends_a_connection(rig):
+    async def main():
+        rae = await rig.party("R9").connect()
+        with rig.connection() as connection:
+            store.ask_kick(connection, "R9", by="op-test")
+        assert await rae.ended() == 0x98
+
+    asyncio.run(main())
+    until(lambda: rig.events("kicked"), "the audit says so")
+    with rig.connection() as connection:
+        assert store.snapshot(connection).kicks == []
+
+
+@pytest.mark.slow
+def test_grants_end_without_the_database_and_after_kill_9_too():
+    """The database stands still, then is gone; the daemon is killed and comes back without it."""
+    only_postgresql()
+
+    async def main(rig, server):
+        async with Flood(rig), Watcher(rig, "u-a") as one, Watcher(rig, "u-b") as two:
+            first = rig.grant("u-a", level="command", s=8)
+            second = rig.grant("u-b", level="command", s=14)
+            await asyncio.gather(hears_and_commands(one), hears_and_commands(two))
+            server.process.freeze()
+            await asyncio.sleep(first.ends_at.timestamp() - time.time() + 2)
+            assert -1 < last(one) - first.ends_at.timestamp() < LATEST_S
+            server.process.thaw()
+            await asyncio.to_thread(server.process.kill)
+            await asyncio.to_thread(rig.daemon.kill)
+            await hears_and_commands(two)
+            await asyncio.sleep(second.ends_at.timestamp() - time.time() + 1)
+            await hears_and_commands(two)  # nobody ends it
+            slowness = await asyncio.to_thread(yardstick.slowness)
+            rig.daemon.start()
+            started = time.time()
+            await quiet(two)
+            assert last(two) - started < AGAIN_S * slowness
+            until(lambda: "database" in rig.daemon.status().get("reason", ""), "it says what it lacks")
+            server.process.start()
+            until(rig.daemon.is_done, "all is well again")
+
+    with own_rig() as (rig, server):
+        asyncio.run(main(rig, server))
+
+
+@pytest.mark.slow
+def test_a_broker_that_comes_back_empty_is_filled_again():
+    """500 grants of 100 users: all back within 10 s of its start; the RAEs go on by the acl_file meanwhile."""
+
+    async def main(rig):
+        rig.fill(500, 100)
+        until(lambda: rig.daemon.is_done(rules=500), "500 rules", timeout_s=60)
+        await asyncio.to_thread(rig.broker.process.kill)
+        (rig.broker.folder / "dynsec.json").unlink()
+        await asyncio.to_thread(rig.broker.process.start)
+        started_s = time.monotonic()
+        rae = await rig.party("R1").connect()
+        assert await rae.publish("dmp/v1/R1/rae/info") == 0
+        await asyncio.to_thread(until, lambda: rig.daemon.is_done(rules=500), "500 rules again", 60)
+        took_s = time.monotonic() - started_s
+        assert await rae.publish("dmp/v1/R1/rae/info") == 0
+        await rae.gone()
+        print(f"empty broker: 500 grants of 100 users back after {took_s:.1f} s")
+        assert took_s < 10 * yardstick.slowness()
+
+    with own_rig() as (rig, _):
+        asyncio.run(main(rig))
+
+
+@pytest.mark.slow
+def test_two_thousand_grants_from_nothing_and_raes_hardly_notice():
+    """In 60 s; meanwhile RAE publish to PUBACK p99 at most 50 ms, worst 250 ms."""
+
+    async def main(rig):
+        rae = await rig.party("R1").connect()
+        waited: list[float] = []
+
+        async def publish():
+            while True:
+                begun_s = time.perf_counter()
+                await rae.publish("dmp/v1/R1/rae/info")
+                waited.append(time.perf_counter() - begun_s)
+                await asyncio.sleep(0.01)
+
+        rig.fill(2000, 200)
+        publishing = asyncio.create_task(publish())
+        begun_s = time.monotonic()
+        await asyncio.to_thread(until, lambda: rig.daemon.is_done(rules=2000), "2,000 rules", 240)
+        took_s = time.monotonic() - begun_s
+        publishing.cancel()
+        await rae.gone()
+        waited.sort()
+        p99, worst = waited[int(len(waited) * 0.99)], waited[-1]
+        print(
+            f"2,000 grants of 200 users: {took_s:.1f} s; PUBACK n={len(waited)} p99 {p99 * 1e3:.1f} ms,"
+            f" worst {worst * 1e3:.0f} ms"
+        )
+        slowness = yardstick.slowness()
+        assert took_s < 60 * slowness
+        assert p99 < 0.050 * slowness
+        assert worst < 0.250 * slowness
+
+    with own_rig() as (rig, _):
+        asyncio.run(main(rig))
+
+
+@pytest.mark.slow
+def test_in_force_within_two_seconds_and_over_within_one_with_500_grants_present():
+    """60 grants of four users, half of them revoked and half ended by time, on a session that is flooded."""
+
+    async def one(rig, watcher, late, *, is_timed):
+        """A grant from its beginning: how late the last thing was that he got."""
+        made = await asyncio.to_thread(rig.grant, watcher.user, level="command", s=5 if is_timed else 600)
+        if is_timed:
+            over = made.ends_at.timestamp()
+            await asyncio.sleep(max(0.0, over - time.time()))
+        else:
+            await hears_and_commands(watcher)
+            await asyncio.to_thread(rig.revoke, made.id)
+            over = time.time()
+        await quiet(watcher, for_s=1.2)
+        if last(watcher) > made.starts_at.timestamp():
+            late.append(last(watcher) - over)
+
+    async def user(rig, name, late):
+        async with Watcher(rig, name) as watcher:
+            await asyncio.to_thread(until, lambda: watcher.party is not None, "he tries")
+            for number in range(15):
+                await one(rig, watcher, late, is_timed=number % 2 == 0)
+
+    async def main(rig):
+        rig.fill(500, 100)
+        until(lambda: rig.daemon.is_done(rules=500), "500 rules", timeout_s=120)
+        late: list[float] = []
+        async with Flood(rig) as flood:
+            begun_s = time.monotonic()
+            await asyncio.gather(*(user(rig, f"u-{number}", late) for number in range(4)))
+            per_s = flood.sent / (time.monotonic() - begun_s)
+
+        def mine(code):
+            return [row for row in rig.events(code) if len(row[0]) == 12]
+
+        until(lambda: len(mine("in force")) >= 60, "the audit")
+        early = sorted(detail["after_s"] for _, _, detail in mine("in force"))
+        late.sort()
+        print(f"in force n={len(early)} median {early[30]:.3f} worst {early[-1]:.3f} s")
+        print(
+            f"last after the end n={len(late)} median {late[len(late) // 2]:.3f} worst {late[-1]:.3f} s; {per_s:.0f}/s"
+        )
+        assert len(late) >= 50
+        assert early[-1] < 2
+        assert late[-1] < LATEST_S
+
+    with own_rig() as (rig, _):
+        asyncio.run(main(rig))

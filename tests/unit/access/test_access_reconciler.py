@@ -1,0 +1,248 @@
+"""The reconciler against the twin: what reaches the broker, in which order, and what the audit says."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dmpd.access.broker import BrokerGoneError, DropUser, PutUser
+from dmpd.access.journal import Journal
+from dmpd.access.memory import MemoryRules
+from dmpd.access.reconciler import Reconciler
+from dmpd.access.settings import AccessSettings
+from dmpd.access.store import Kick, Snapshot
+from dmpd.model.grants import Grant
+from tests.support.grants import S1
+
+NOW = datetime.now(UTC)
+
+
+def grant(name, user="u-a", *, lasts_s=3600.0, level="command"):
+    return Grant(
+        id=name,
+        user=user,
+        rae="R1",
+        session=S1,
+        level=level,
+        starts_at=NOW - timedelta(minutes=1),
+        ends_at=datetime.now(UTC) + timedelta(seconds=lasts_s),
+        created_at=NOW - timedelta(minutes=1),
+        granted_by="op-test",
+        why="test",
+    )
+
+
+def snapshot(*grants, users=(), kicks=()):
+    return Snapshot(version=1, now=NOW, grants=grants, users=frozenset(users), kicks=kicks)
+
+
+class Rig:
+    def __init__(self, **settings):
+        self.server = MemoryRules()
+        self.news = 0
+        self.journal = Journal(events_max=1000, on_news=lambda: None)
+        self.reconciler = Reconciler(
+            AccessSettings(**{"retry_interval_s": 0.05, **settings}),
+            connect=self.server.connect,
+            journal=self.journal,
+        )
+
+    @property
+    def audit(self):
+        return [(event.code, event.grant or event.principal) for event in self.journal.next(1000)]
+
+    async def until(self, condition, what):
+        deadline = asyncio.get_running_loop().time() + 20
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, f"{what}: {self.reconciler.problem}"
+            await asyncio.sleep(0.002)
+
+    async def settled(self):
+        await self.until(lambda: self.reconciler.problem is None, "settled")
+
+    def use(self, *grants, **more):
+        self.reconciler.problem = "given something new"
+        self.reconciler.use(snapshot(*grants, **more))
+
+
+@asynccontextmanager
+async def running(*grants, **settings):
+    rig = Rig(**settings)
+    if grants:
+        rig.reconciler.use(snapshot(*grants))
+    task = asyncio.create_task(rig.reconciler.run())
+    try:
+        await rig.settled()
+        yield rig
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def run(test):
+    asyncio.run(test())
+
+
+def test_grants_come_go_and_end_and_the_audit_tells():
+    async def test():
+        async with running(grant("aaaa")) as rig:
+            assert rig.server.held.users == {"u-a": {"aaaa"}}
+            rig.use(grant("aaaa"), grant("bbbb", "u-b", lasts_s=0.3))
+            await rig.until(lambda: rig.server.held.users.get("u-b") == {"bbbb"}, "the second one")
+            await rig.until(lambda: "bbbb" not in rig.server.held.rules, "its end, by time alone")
+            rig.use()
+            await rig.until(lambda: rig.server.held.rules == {}, "revoked")
+            assert rig.server.held.users == {"u-a": frozenset(), "u-b": frozenset()}, "never forgotten"
+            assert [code for code, name in rig.audit if name == "bbbb"] == ["in force", "ended"]
+            assert [code for code, name in rig.audit if name == "aaaa"][:1] == ["in force"]
+            assert rig.audit[-1] == ("ended", "aaaa")
+
+    run(test)
+
+
+def test_started_without_the_database_it_ends_what_the_broker_says_is_over():
+    async def test():
+        async with running(grant("aaaa", lasts_s=0.5), grant("bbbb")) as first:
+            server = first.server
+            second = Rig()
+            second.server = server
+            second.reconciler._connect = server.connect
+            task = asyncio.create_task(second.reconciler.run())
+            await second.until(lambda: server.held.users.get("u-a") == {"bbbb"}, "the end of what is over")
+            await second.until(lambda: "aaaa" not in server.held.rules, "and of its rule")
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run(test)
+
+
+def test_a_broker_that_comes_back_empty_is_filled_and_the_audit_says_lost():
+    async def test():
+        async with running(grant("aaaa")) as rig:
+            rig.server.kill(rules_survive=False)
+            await rig.until(lambda: rig.reconciler.problem is not None, "noticed")
+            rig.server.start()
+            await rig.until(lambda: rig.server.held.users.get("u-a") == {"aaaa"}, "filled")
+            assert rig.audit == [("in force", "aaaa"), ("lost", "aaaa"), ("in force", "aaaa")]
+
+    run(test)
+
+
+def test_what_nobody_granted_is_removed():
+    async def test():
+        async with running(grant("aaaa"), reread_interval_s=0.05) as rig:
+            rig.server.held.rules["role:everything"] = None
+            rig.server.held.users["admin"] = None
+            await rig.until(lambda: "admin" not in rig.server.held.users, "the principal is gone")
+            await rig.until(lambda: "role:everything" not in rig.server.held.rules, "the rule is gone")
+            assert ("foreign principal removed", "admin") in rig.audit
+            assert DropUser("admin") in [change for _, change in rig.server.journal]
+
+    run(test)
+
+
+def test_an_end_passes_a_long_queue_of_beginnings():
+    """Hundreds of grants on their way: one that ends meanwhile does not wait for them."""
+
+    async def test():
+        async with running(grant("aaaa", "u-z")) as rig:
+            many = [grant(f"{number:04}", f"u-{number}") for number in range(300)]
+            rig.use(grant("aaaa", "u-z"), *many)
+            await rig.until(lambda: len(rig.server.held.rules) > 5, "on their way")
+            rig.use(*many)
+            before = len(rig.server.journal)
+            await rig.until(lambda: rig.server.held.users["u-z"] == frozenset(), "the end")
+            done = [change for _, change in rig.server.journal[before:]]
+            assert done.index(PutUser("u-z", (), exists=True)) <= 2
+            await rig.until(lambda: len(rig.server.held.rules) == 300, "all")
+
+    run(test)
+
+
+def test_a_refusal_has_it_read_again():
+    async def test():
+        async with running(grant("aaaa")) as rig:
+            del rig.server.held.users["u-a"]
+            rig.use()
+            await rig.until(lambda: rig.server.held.rules == {}, "put right")
+
+    run(test)
+
+
+def test_who_takes_its_name_is_left_in_peace():
+    async def test():
+        async with running(grant("aaaa"), standby_s=30) as rig:
+            other = await rig.server.connect()
+            await rig.until(lambda: "0x8E" in (rig.reconciler.problem or ""), "it stands by")
+            await asyncio.sleep(0.2)
+            assert not other.closed.done()
+
+    run(test)
+
+
+def test_a_broker_that_hangs_up_again_and_again_is_a_name_taken_over():
+    """Mosquitto 2.0.11 says no 0x8E; one that dies does not take the next connection at once."""
+
+    async def test():
+        async with running(grant("aaaa"), standby_s=30) as rig:
+            for _ in range(3):
+                await rig.until(lambda: not rig.server._connection.closed.done(), "connected")
+                await asyncio.sleep(0.02)
+                rig.server._connection.drop("the broker hung up")
+            await rig.until(lambda: "0x8E" in (rig.reconciler.problem or ""), "it stands by")
+
+    run(test)
+
+
+def test_a_kick_is_done_once():
+    async def test():
+        async with running(grant("aaaa")) as rig:
+            kick = Kick("k1", "R1", "op-test")
+            rig.use(grant("aaaa"), kicks=[kick])
+            await rig.until(lambda: rig.server.kicked.count("R1") == 1, "kicked")
+            rig.use(grant("aaaa"), kicks=[kick])
+            await rig.settled()
+            assert rig.server.kicked.count("R1") == 1
+            assert rig.reconciler.kicks_to_forget == ["k1"]
+            assert ("kicked", "R1") in rig.audit
+
+    run(test)
+
+
+def test_compare_says_what_is_missing_and_a_dry_run_leaves_it():
+    async def test():
+        async with running(grant("aaaa")) as rig:
+            assert await rig.reconciler.compare(dry_run=True) == []
+            rig.server.held.users["admin"] = None
+            assert await rig.reconciler.compare(dry_run=True) == [DropUser("admin")]
+            assert "admin" in rig.server.held.users
+            assert await rig.reconciler.compare(dry_run=False) == [DropUser("admin")]
+            await rig.until(lambda: "admin" not in rig.server.held.users, "done at once")
+            rig.server.kill()
+            await rig.until(lambda: rig.reconciler.problem is not None, "noticed")
+
+    run(test)
+
+
+def test_compare_without_the_database_says_why_not():
+    async def test():
+        async with running() as rig:
+            with pytest.raises(BrokerGoneError, match="database was not read"):
+                await rig.reconciler.compare(dry_run=True)
+
+    run(test)
+
+
+def test_the_audit_that_waits_is_bounded_and_the_rest_is_counted():
+    from dmpd.access import metrics
+
+    journal = Journal(events_max=2, on_news=lambda: None)
+    before = metrics.events_dropped._value.get()
+    for number in range(5):
+        journal.add(NOW, "test", grant=str(number))
+    assert [event.grant for event in journal.next(10)] == ["0", "1"]
+    assert metrics.events_dropped._value.get() == before + 3
+    journal.written(1)
+    assert [event.grant for event in journal.next(10)] == ["1"]

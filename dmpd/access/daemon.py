@@ -14,6 +14,7 @@ from dmpd.access import dynsec, metrics
 from dmpd.access.broker import BrokerGoneError, RuleBroker
 from dmpd.access.feed import CheckSchema, Feed
 from dmpd.access.journal import Journal
+from dmpd.access.list_watch import ListWatch
 from dmpd.access.reconciler import Connect, Reconciler, boot_s
 from dmpd.access.settings import AccessSettings
 from dmpd.runtime import exit_codes
@@ -42,17 +43,26 @@ def run(
     database: DatabaseSettings,
     lifecycle: Lifecycle,
     check_schema: CheckSchema,
+    crl_file: str | None,
 ) -> int:
     """Run access until a signal ends it; blocks. Returns the exit code.
 
-    ``mqtt``: the broker; our certificate is the one that ``settings`` names.
+    ``mqtt``: the broker; our certificate is the one that ``settings`` names. ``crl_file``: the list of revoked
+    certificates that the broker reads; its end is watched.
     """
     own = structs.replace(mqtt, cert_file=settings.cert_file, key_file=settings.key_file)
 
     async def connect() -> RuleBroker:
         return await dynsec.connect(own, answer_timeout_s=settings.answer_timeout_s)
 
-    daemon = Daemon(settings, connect=connect, database=database, lifecycle=lifecycle, check_schema=check_schema)
+    daemon = Daemon(
+        settings,
+        connect=connect,
+        database=database,
+        lifecycle=lifecycle,
+        check_schema=check_schema,
+        list_watch=ListWatch(crl_file),
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(daemon.run())
 
@@ -68,7 +78,9 @@ class Daemon:
         database: DatabaseSettings,
         lifecycle: Lifecycle,
         check_schema: CheckSchema,
+        list_watch: ListWatch,
     ) -> None:
+        self._list_watch = list_watch
         self._settings = settings
         self._connect = connect
         self._database = database
@@ -160,7 +172,12 @@ class Daemon:
     def _show(self, reconciler: Reconciler, feed: Feed, now_s: float) -> None:
         age_s = None if feed.answered_s is None else round(now_s - feed.answered_s, 3)
         metrics.database_age.set(-1 if age_s is None else age_s)
-        self._status = reconciler.status() | {"database_age_s": age_s, "database_problem": feed.problem}
+        list_ends_at = self._list_watch.look(now_s)
+        self._status = reconciler.status() | {
+            "database_age_s": age_s,
+            "database_problem": feed.problem,
+            "crl_ends_at": None if list_ends_at is None else list_ends_at.isoformat(),
+        }
         problem = feed.problem or reconciler.problem
         if problem is None:
             self._problem_since_s = None

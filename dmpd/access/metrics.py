@@ -12,6 +12,11 @@ database_age = gauge("dmpd_access_database_age_seconds", "How long ago the datab
 success_age = gauge(
     "dmpd_access_success_age_seconds", "How long ago the broker's rules were last equal to the grants as last read."
 )
+crl_expires = gauge(
+    "dmpd_access_crl_expires_seconds",
+    "Until the list of revoked certificates (ca.crl_file) ends, and with it everybody's access; 0 = it has ended, or"
+    " cannot be read, NaN = it is not watched.",
+)
 next_end = gauge("dmpd_access_next_end_seconds", "Until the next grant ends; -1 = there is none.")
 connects = counter("dmpd_access_connects_total", "Attempts to reach the broker, by outcome.", ("outcome",))
 changes = counter("dmpd_access_changes_total", "Changes that the broker made, by kind.", ("kind",))

@@ -196,6 +196,13 @@ def ask_kick(connection: Connection, principal: str, *, by: str) -> None:
     _changing(connection, put)
 
 
+def kick_waits(connection: Connection, principal: str) -> bool:
+    """Whether the daemon has still to end a connection of ``principal``. Raises ``psycopg.Error``."""
+    with connection.transaction():
+        row = connection.execute("SELECT 1 FROM access_kick WHERE principal = %s LIMIT 1", (principal,)).fetchone()
+    return row is not None
+
+
 def know_user(connection: Connection, user: str) -> None:
     """Have the broker know ``user`` before his first grant. Raises ``psycopg.Error``."""
     _changing(connection, lambda now: connection.execute(_PUT_USER, (user, now)))

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
             database=config.database,
             lifecycle=lifecycle,
             check_schema=check_schema,
+            crl_file=config.ca.crl_file,
         )
 
     return daemon_process.serve(daemon.PROGRAM, serve, check_config=lambda: load_cloud_config(args))

@@ -2,15 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from dmpd.cli.ca_access import NotDoneError, Place, make_known
 from dmpd.model.certificates import CertificateKind, NameRefusedError, check_name, kind_of_name
 from dmpd.runtime import exit_codes, x509
 from dmpd.runtime.authority import Authority, Signed
 from dmpd.runtime.files import write_whole
-from dmpd.runtime.settings import CaSettings
 from dmpd.runtime.x509 import CertificateError
 
 _REQUEST_BYTES_MAX: Final = 1 << 16
@@ -20,11 +21,12 @@ _MANY: Final = 20
 """So many certificates are told one by one."""
 
 
-def sign(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
+def sign(args: argparse.Namespace, place: Place, now: datetime) -> int:
     """Raises ``CertificateError``, ``NameRefusedError``."""
-    authority = Authority.open(Path(settings.folder))
+    authority = Authority.open(Path(place.ca.folder))
     request = x509.read_request(_read(args.request), args.request)
     signed = authority.sign(request, CertificateKind(args.kind), now=now, days=args.days)
+    _know([signed.issued.name], place)
     out: Path | None = args.out
     if out is None and args.request == "-":
         print(signed.certificate.decode(), end="")
@@ -35,9 +37,9 @@ def sign(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
     return exit_codes.OK
 
 
-def issue(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
+def issue(args: argparse.Namespace, place: Place, now: datetime) -> int:
     """Raises ``CertificateError``, ``NameRefusedError``; of several names nothing is done if one is refused."""
-    authority = Authority.open(Path(settings.folder), durable=args.count is None)
+    authority = Authority.open(Path(place.ca.folder), durable=args.count is None)
     if args.names == [_SERVER] and args.kind is None:
         return _issue_server(authority, args, now)
     if args.host:
@@ -51,6 +53,7 @@ def issue(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
     for name in made:
         _deliver(authority.issue(name, kinds[name], now=now, days=args.days), args.out, name, tell=len(made) <= _MANY)
     authority.flush()
+    _know(made, place)
     if len(made) > _MANY or args.count is not None:
         print(f"{len(made)} certificates made in {args.out}, {len(there)} were there already")
     return exit_codes.OK
@@ -63,6 +66,15 @@ def _issue_server(authority: Authority, args: argparse.Namespace, now: datetime)
         raise CertificateError(f"{args.out} holds a server.key already: name another folder with --out")
     _deliver(authority.issue_server(args.host, now=now, days=args.days), args.out, _SERVER, tell=True)
     return exit_codes.OK
+
+
+def _know(names: Iterable[str], place: Place) -> None:
+    """Have the broker know the users among ``names``; that it cannot be done is said, and no failure."""
+    for user in (name for name in names if kind_of_name(name) is CertificateKind.USER):
+        try:
+            make_known(place.database, user)
+        except NotDoneError as error:
+            print(f"{user} is unknown to the broker until his first grant: {error}", file=sys.stderr)
 
 
 def _names(args: argparse.Namespace) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Final
 from msgspec import Struct
 
 from dmpd.cli import tables
+from dmpd.cli.ca_access import Place
 from dmpd.runtime import exit_codes, x509
 from dmpd.runtime.authority import Authority, Issued
-from dmpd.runtime.settings import CaSettings
 from dmpd.runtime.x509 import CertificateError
 
 _COLUMNS: Final = ("name", "kind", "serial", "ends", "left", "state")
@@ -35,15 +35,15 @@ class Line(Struct, frozen=True, kw_only=True):
     state: str
 
 
-def show(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
+def show(args: argparse.Namespace, place: Place, now: datetime) -> int:
     """Exit code 1 when something that is in use ends within ``--within``. Raises ``CertificateError``."""
-    authority = Authority.open(Path(settings.folder))
+    authority = Authority.open(Path(place.ca.folder))
     found = [
         _line("the CA", "ca", "", authority.ends_at, now, args.within),
         _line("the list", "crl", "", authority.list_ends_at, now, args.within),
         *lines(authority.issued(), now, args.within),
     ]
-    problem = None if settings.crl_file is None else differs(authority, Path(settings.crl_file))
+    problem = None if place.ca.crl_file is None else differs(authority, Path(place.ca.crl_file))
     shown = [one for one in found if args.all or one.state in (GOOD, SOON)]
     if args.json:
         tables.print_json(shown)

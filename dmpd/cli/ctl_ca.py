@@ -3,8 +3,9 @@
 ``init`` makes it. ``sign FILE`` signs the request of a RAE (``dmpctl enroll`` made it), or with --kind of a user or a
 service who keeps the key to themselves. ``issue`` makes key and certificate: ``issue u-team1``, ``issue svc-bridge``,
 ``issue canary --count 3000``, ``issue server --host mqtt.example.net`` for the broker. ``revoke NAME`` puts a name's
-certificates on the list, has the broker read it (``ca.crl_file``, ``ca.reload_command``), and says what is left to do;
-to say it again does it again. ``certificates`` shows what ends when, and exits 1 when something ends soon.
+certificates on the list, has the broker read it (``ca.crl_file``, ``ca.reload_command``) and ``dmpd access`` end the
+connection; what it could not do it says, and to say it again does it again. ``certificates`` shows what ends when, and
+exits 1 when something ends soon.
 
 One certificate is one connection: two programs of a person are two names (u-team1, u-team1.watch).
 
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from dmpd.cli import ca_issuing, ca_listing, ca_revocation
-from dmpd.cli.arguments import checked, count, printable, span
+from dmpd.cli.arguments import checked, count, printable, seconds, span
+from dmpd.cli.ca_access import Place
 from dmpd.cli.config import add_config_argument, load_cloud_config
 from dmpd.model.certificates import LIFETIME_DAYS, LIFETIME_DAYS_MAX, CertificateKind, NameRefusedError
 from dmpd.runtime import exit_codes
@@ -50,6 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("name", nargs="?", metavar="NAME", help="all certificates of this name")
     revoke.add_argument("--serial", type=checked(_serial), metavar="HEX", help="only this one (see certificates)")
     revoke.add_argument("--certificate", type=Path, metavar="FILE", help="only this one, though it is in no list")
+    revoke.add_argument(
+        "--wait", type=seconds, default=10.0, metavar="S", help="for the end of its connection (default 10)"
+    )
     listing = steps.add_parser("certificates", help="what ends when", description="Certificates and when they end.")
     listing.add_argument("--within", type=span, default="30d", metavar="TIME", help="what soon means (30d)")
     listing.add_argument("--all", action="store_true", help="also what has ended, was revoked or renewed")
@@ -64,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    steps: Mapping[str, Callable[[argparse.Namespace, CaSettings, datetime], int]] = {
+    steps: Mapping[str, Callable[[argparse.Namespace, Place, datetime], int]] = {
         "init": _init,
         "sign": ca_issuing.sign,
         "issue": ca_issuing.issue,
@@ -72,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         "certificates": ca_listing.show,
     }
     try:
-        return steps[args.step](args, _settings(args), datetime.now(UTC))
+        return steps[args.step](args, _place(args), datetime.now(UTC))
     except NameRefusedError as error:
         print(f"dmpctl access ca {args.step}: {error}", file=sys.stderr)
         return exit_codes.USAGE
@@ -81,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
         return exit_codes.CONFIG
 
 
-def _init(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
-    authority = Authority.create(Path(settings.folder), name=args.name, now=now, days=args.days)
+def _init(args: argparse.Namespace, place: Place, now: datetime) -> int:
+    authority = Authority.create(Path(place.ca.folder), name=args.name, now=now, days=args.days)
     print(f"{authority.name} in {authority.folder}, good until {authority.ends_at:%Y-%m-%d}")
     print(f"  {authority.certificate_file} is for everybody: the broker's cafile, and ca_file of all clients")
     print(f"  {authority.list_file} is the broker's crlfile")
@@ -90,12 +95,12 @@ def _init(args: argparse.Namespace, settings: CaSettings, now: datetime) -> int:
     return exit_codes.OK
 
 
-def _settings(args: argparse.Namespace) -> CaSettings:
-    """By the configuration; a CA that --folder names needs none. Raises ``ConfigError``."""
-    if args.folder is not None and not args.config.exists():
-        return CaSettings(folder=str(args.folder))
-    found = load_cloud_config(args).ca
-    return found if args.folder is None else CaSettings(folder=str(args.folder))
+def _place(args: argparse.Namespace) -> Place:
+    """By the configuration; a CA that --folder names needs none, and does without. Raises ``ConfigError``."""
+    if args.folder is not None:
+        return Place(ca=CaSettings(folder=str(args.folder)), database=None)
+    config = load_cloud_config(args)
+    return Place(ca=config.ca, database=config.database)
 
 
 def _ca_name(text: str) -> str:

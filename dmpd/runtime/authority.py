@@ -19,7 +19,7 @@ from typing import Final
 from cryptography import x509 as foreign
 from msgspec import Struct
 
-from dmpd.model.certificates import LIFETIME_DAYS, CertificateKind, check_name, kind_of_name
+from dmpd.model.certificates import LIFETIME_DAYS, CertificateKind, NameRefusedError, check_name, kind_of_name
 from dmpd.runtime import x509
 from dmpd.runtime.files import write_whole
 from dmpd.runtime.flock import AlreadyRunningError, InstanceLock
@@ -175,12 +175,14 @@ class Authority:
             found = [_issued(_name_of(file), file.read_bytes(), str(file), revoked) for file in files]
         return sorted(found, key=lambda one: (one.name, one.not_after, one.serial))
 
-    def read_own(self, content: bytes, where: str) -> int:
-        """The serial number of a certificate that this CA has signed. Raises ``CertificateError``."""
+    def read_own(self, content: bytes, where: str) -> Issued:
+        """A certificate that this CA has signed, though it may stand nowhere. Raises ``CertificateError``."""
         certificate = x509.load_certificate(content, where)
         if not x509.is_issued_by(certificate, self._certificate):
             raise CertificateError(f"{where} was not signed by this CA ({self.name})")
-        return certificate.serial_number
+        known = (one for one in self.issued() if one.serial == certificate.serial_number)
+        name = "".join(x509.common_names(certificate.subject)[:1])  # the one that the broker takes
+        return next(known, None) or _issued(name, content, where, {})
 
     def revoke(self, serials: Iterable[int], *, now: datetime) -> bytes:
         """Put certificates on the list; returns it, PEM. What stands there already stays as it is.
@@ -250,13 +252,22 @@ def _issued(name: str, content: bytes, where: str, revoked: dict[int, datetime])
     certificate = x509.load_certificate(content, where)
     serial = certificate.serial_number
     return Issued(
-        name=x509.common_names(certificate.subject)[0],
+        name="".join(x509.common_names(certificate.subject)[:1]),
         serial=serial,
-        kind=CertificateKind.SERVER if name == _SERVER else kind_of_name(name),
+        kind=_kind(name),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         revoked_at=revoked.get(serial),
     )
+
+
+def _kind(name: str) -> CertificateKind:
+    if name == _SERVER:
+        return CertificateKind.SERVER
+    try:
+        return kind_of_name(name)
+    except NameRefusedError:  # our key was used past us: the broker takes every name for that of a RAE
+        return CertificateKind.RAE
 
 
 @contextmanager

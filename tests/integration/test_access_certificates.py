@@ -25,6 +25,12 @@ REFUSED = (ssl.SSLError, ConnectionError, EOFError)
 WAIT_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def no_daemon(monkeypatch):
+    """Connections are ended in test_access_revocation.py; here it is about the list."""
+    monkeypatch.setattr("dmpd.cli.ca_revocation.end_connection", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="module")
 def broker():
     with public_folder() as folder, start_mosquitto(folder) as service:

@@ -76,6 +76,13 @@ CASES = {
         {"dmpd_mqtt_certificate_ends_seconds": "1213000x70"},  # promtool's clock begins at 0
         {"dmpd_mqtt_certificate_ends_seconds": "1213300x70"},
     ),
+    "DmpdCrlEnds": (
+        {"dmpd_access_crl_expires_seconds": "2591999x70"},
+        {
+            'dmpd_access_crl_expires_seconds{instance="good"}': "2592000x70",
+            'dmpd_access_crl_expires_seconds{instance="not watched"}': "NaN " * 70,
+        },
+    ),
     "DmpdRaeDisconnected": above("dmpd_local_registry_connected_raes", 0, 1),
     "DmpdRaeOutboxGrows": above("dmpd_local_registry_outbox_rows", 10_001, 10_000),
     "DmpdRaeOutboxCoalesced": counted("dmpd_local_registry_outbox_coalesced_total"),

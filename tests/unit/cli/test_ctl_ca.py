@@ -21,6 +21,15 @@ from tests.support import document_blocks, documented
 NOW = datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def asked(monkeypatch):
+    """What ``dmpd access`` is asked for, by way of a database that there is not."""
+    found = []
+    monkeypatch.setattr("dmpd.cli.ca_revocation.end_connection", lambda _, name, **__: found.append(("end", name)))
+    monkeypatch.setattr("dmpd.cli.ca_issuing.make_known", lambda _, name: found.append(("know", name)))
+    return found
+
+
 @pytest.fixture
 def folder(tmp_path):
     Authority.create(tmp_path / "ca", name="test CA", now=NOW, durable=False)
@@ -159,12 +168,13 @@ def test_a_reload_that_fails_is_told_with_its_words(tmp_path, folder, capsys, co
     assert told in capsys.readouterr().err
 
 
-def test_the_broker_is_told_by_the_command_once_the_list_is_in_place(tmp_path, folder, capsys):
+def test_the_broker_is_told_by_the_command_once_the_list_is_in_place(tmp_path, folder, capsys, asked):
     command = f"reload_command: [cp, '{tmp_path}/broker.pem', '{tmp_path}/seen.pem']"
     ca = configured(tmp_path, folder, f"crl_file: {tmp_path}/broker.pem", command)
     ca("issue", "u-team1", "--out", tmp_path)
     assert ca("revoke", "u-team1") == exit_codes.OK
     assert (tmp_path / "seen.pem").read_bytes() == (folder / "crl.pem").read_bytes()
+    assert asked == [("know", "u-team1"), ("end", "u-team1")]
     assert stat.S_IMODE((tmp_path / "broker.pem").stat().st_mode) == 0o644
     assert ca("certificates") == exit_codes.OK
     assert "1 more have ended, were revoked or renewed" in capsys.readouterr().out

@@ -90,7 +90,7 @@ def test_a_clients_certificate_is_for_logging_in_and_for_nothing_else(authority,
     assert not usage.value.crl_sign
     assert certificate.not_valid_before_utc == NOW - BACKDATED
     assert certificate.not_valid_after_utc == NOW + timedelta(days=LIFETIME_DAYS[kind])
-    assert authority.read_own(signed.certificate, "x") == signed.issued.serial
+    assert authority.read_own(signed.certificate, "x") == signed.issued
 
 
 def test_a_servers_certificate_has_its_names_and_lets_nobody_in(authority):
@@ -255,3 +255,18 @@ def test_a_request_keeps_no_more_than_name_and_key():
     found = read(request("rae-1"))
     assert isinstance(found, Request)
     assert found.name == "rae-1"
+
+
+def test_what_was_signed_past_us_with_a_bad_name_can_be_revoked(authority):
+    certificate = x509.make_client(
+        "admin",
+        x509.new_key().public_key(),
+        authority=authority._certificate,
+        key=authority._key,
+        now=NOW,
+        ends=NOW + timedelta(days=1),
+    )
+    found = authority.read_own(x509.pem(certificate), "admin.crt")
+    assert (found.name, found.serial) == ("admin", certificate.serial_number)
+    authority.revoke([found.serial], now=NOW)
+    assert serials(authority) == [found.serial]

@@ -133,7 +133,7 @@ def _history(row: DeviceRow | None, messages: Sequence[Foldable]) -> Iterable[Ev
         reached = place
         state = message.record.state if isinstance(message, Checkpoint) else message.patch.state
         if state is not UNSET and state != last:
-            said.append(Said(message.at, message.seq or 0, message.rev, state, message.cause))
+            said.append((message.at, message.seq or 0, message.rev, state, message.cause))
             last, epoch = state, message.epoch
     if said:
         yield from state_event(first.rae, first.session, epoch, row.record.state if row is not None else None, said)
@@ -152,15 +152,15 @@ def state_event(
     ``to``, ``rev`` and ``cause`` of the whole; if there were states between, also ``passed``, how many there were in
     all, and ``way``, the last of them as ``[at, seq, rev, state, cause]``, oldest first, the new one included.
     """
-    if said and said[0].state == before and not unsaid:
+    if said and said[0][3] == before and not unsaid:
         said = said[1:]
     if not said:
         return
-    last = said[-1]
-    detail: dict[str, object] = {"from": before, "to": last.state, "rev": last.rev, "cause": last.cause}
+    at, seq, rev, state, cause = said[-1]
+    detail: dict[str, object] = {"from": before, "to": state, "rev": rev, "cause": cause}
     if len(said) > 1:
         detail |= {"passed": unsaid + len(said), "way": said[-SAID_MAX:]}
-    yield EventRow(rae=rae, session=session, at=last.at, seq=last.seq, code="state", epoch=epoch, detail=detail)
+    yield EventRow(rae=rae, session=session, at=at, seq=seq, code="state", epoch=epoch, detail=detail)
 
 
 def _event(message: Foldable, code: str, detail: Mapping[str, object]) -> EventRow:

@@ -32,14 +32,18 @@ class Content(Struct, frozen=True, gc=False):
 def content_of(record: DeviceRecord) -> Content:
     """``record`` in parts."""
     attributes = {name: plain_value(value) for name, value in record.attributes.items()}
-    rest = msgspec.structs.replace(record, state="unknown", attributes={})
-    return Content(record.state, attributes, _encode(rest))
+    return Content(record.state, attributes, rest_of(record))
+
+
+def rest_of(record: DeviceRecord) -> bytes:
+    """See ``Content.rest``."""
+    return _encode(msgspec.structs.replace(record, state="unknown", attributes={}))
 
 
 def same_rest(content: Content, record: DeviceRecord) -> bool:
     """Whether ``record`` is ``content`` but for state and attributes."""
-    rest = msgspec.structs.replace(record, state="unknown", attributes={})
-    return content.rest == _encode(rest) or _record_decoder.decode(content.rest) == rest
+    rest = rest_of(record)
+    return content.rest == rest or _record_decoder.decode(content.rest) == _record_decoder.decode(rest)
 
 
 def plain_value(value: Raw) -> Any:
@@ -82,6 +86,7 @@ _OVERHEAD_BYTES: Final = 600
 _ATTRIBUTE_BYTES: Final = 90
 """With a name and a value that are short."""
 _SHORT_BYTES: Final = 64
+"""Of a value; names that are short take no more."""
 
 
 class KnownRows:
@@ -123,7 +128,7 @@ class KnownRows:
         self._bytes = 0
 
 
-def value_bytes(value: Any) -> int:
+def _value_bytes(value: Any) -> int:
     """About what a value of ``Content.attributes`` takes beyond a place for it: of a number nothing."""
     if type(value) is str:
         return len(value) if value.isascii() else 4 * len(value)
@@ -134,5 +139,9 @@ def _size_bytes(known: Known) -> int:
     content = known.content
     if content is None:
         return _OVERHEAD_BYTES
-    long = sum(own for value in content.attributes.values() if (own := value_bytes(value)) > _SHORT_BYTES)
-    return _OVERHEAD_BYTES + len(content.rest) + _ATTRIBUTE_BYTES * len(content.attributes) + long
+    attributes = content.attributes
+    count = len(attributes)
+    long = 0
+    if len(_encode(attributes)) > 2 * _SHORT_BYTES * count:  # else all together are no more than as many short ones
+        long = sum(own for value in attributes.values() if (own := _value_bytes(value)) > _SHORT_BYTES)
+    return _OVERHEAD_BYTES + len(content.rest) + _ATTRIBUTE_BYTES * count + long

@@ -96,23 +96,8 @@ def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks
     with connection.transaction():
         events = _write_raes(connection, [unit for unit in units if unit.is_rae], partition, asks)
         refusals = _write_sessions(connection, [unit for unit in units if not unit.is_rae], partition, asks, events)
-        insert_events(connection, events)
+        _execute(connection, statements.INSERT_EVENTS, sorted(events, key=_event_key))
     return refusals
-
-
-def insert_rows(connection: Connection, rows: Sequence[tuple[DeviceRow, int]], partition: int) -> None:
-    """Insert new rows with their children; with each the offset of the record that made it. In a transaction.
-
-    Raises:
-        RowAppearedError: One of them exists: the transaction is to be left.
-    """
-    _insert(connection, statements.INSERT_SESSIONS, [_values(row, partition, offset) for row, offset in rows])
-    _write_children(connection, [(None, row) for row, _ in rows])
-
-
-def insert_events(connection: Connection, events: Iterable[EventRow]) -> None:
-    """Insert what is not there yet. In a transaction."""
-    _execute(connection, statements.INSERT_EVENTS, sorted(events, key=_event_key))
 
 
 def _write_raes(connection: Connection, units: Sequence[Unit], partition: int, asks: Asks) -> list[EventRow]:

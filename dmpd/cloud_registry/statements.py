@@ -86,23 +86,55 @@ WITH s AS (
         kafka_partition = %s, kafka_offset = u.kafka_offset, applied_at = clock_timestamp()
     FROM jsonb_to_recordset(%s::text::jsonb) AS u (
         rae text, session uuid, epoch bigint, was_rev bigint, was_partition integer, was_offset bigint, rev bigint,
-        seq bigint, state text, changed_at timestamptz, kafka_offset bigint, attributes jsonb, event jsonb)
+        seq bigint, state text, changed_at timestamptz, kafka_offset bigint, attributes jsonb, event_at timestamptz,
+        event_seq bigint, event jsonb)
     WHERE s.rae = u.rae AND s.session = u.session AND s.epoch = u.epoch AND s.rev = u.was_rev
         AND s.kafka_partition = u.was_partition AND s.kafka_offset = u.was_offset
         AND CASE WHEN s.stale OR s.absent_at IS NOT NULL OR s.closed_at IS NOT NULL THEN false ELSE true END
-    RETURNING s.rae, s.session, s.epoch, u.attributes, u.event
+    RETURNING s.rae, s.session, s.epoch, u.attributes, u.event_at, u.event_seq, u.event
 ), a AS (
     INSERT INTO device_attribute (rae, session, name, value)
     SELECT s.rae, s.session, n.key, n.value FROM s CROSS JOIN LATERAL jsonb_each(s.attributes) AS n (key, value)
     ON CONFLICT (rae, session, name) DO UPDATE SET value = excluded.value
 ), e AS (
     INSERT INTO device_event (rae, session, at, seq, code, epoch, detail, recorded_at)
-    SELECT s.rae, s.session::text, (s.event->>'at')::timestamptz, (s.event->>'seq')::bigint, 'state', s.epoch,
-        s.event->'detail', clock_timestamp()
-    FROM s WHERE jsonb_typeof(s.event) = 'object'
+    SELECT s.rae, s.session::text, s.event_at, s.event_seq, 'state', s.epoch, s.event, clock_timestamp()
+    FROM s WHERE s.event_at IS NOT NULL
     ON CONFLICT (rae, session, at, seq, code) DO NOTHING
 )
 SELECT count(*) FROM s
+"""
+
+# Rows that did not exist when they were looked for, nor their children, so that nothing is looked for again: a third of
+# the database's time less than with ON CONFLICT. If one exists after all, that is 23505 and nothing is written.
+INSERT_STRAIGHT: Final[LiteralString] = """
+WITH u AS (
+    SELECT u.* FROM jsonb_to_recordset(%s::text::jsonb) AS u (
+        rae text, session uuid, epoch bigint, rev bigint, seq bigint, esn text, esn_source text, manufacturer text,
+        model text, name text, state text, first_seen timestamptz, onboarded_at timestamptz, changed_at timestamptz,
+        kafka_offset bigint, attributes jsonb, event_at timestamptz, event_seq bigint, event jsonb)
+), i AS (
+    INSERT INTO device_interface (rae, session, place, mac, ip4, ip6, hostname, vendor_class, client_id, port,
+        oui_vendor, mac_random)
+    SELECT n.rae, n.session, n.place, n.mac, n.ip4, n.ip6, n.hostname, n.vendor_class, n.client_id, n.port,
+        n.oui_vendor, n.mac_random
+    FROM jsonb_to_recordset(%s::text::jsonb) AS n (
+        rae text, session uuid, place integer, mac text, ip4 text, ip6 jsonb, hostname text, vendor_class text,
+        client_id text, port text, oui_vendor text, mac_random boolean)
+), a AS (
+    INSERT INTO device_attribute (rae, session, name, value)
+    SELECT u.rae, u.session, n.key, n.value FROM u CROSS JOIN LATERAL jsonb_each(u.attributes) AS n (key, value)
+), e AS (
+    INSERT INTO device_event (rae, session, at, seq, code, epoch, detail, recorded_at)
+    SELECT u.rae, u.session::text, u.event_at, u.event_seq, 'state', u.epoch, u.event, clock_timestamp()
+    FROM u WHERE u.event_at IS NOT NULL
+    ON CONFLICT (rae, session, at, seq, code) DO NOTHING
+)
+INSERT INTO device_session (rae, session, epoch, rev, seq, stale, esn, esn_source, manufacturer, model, name, state,
+    first_seen, onboarded_at, changed_at, kafka_partition, kafka_offset, applied_at)
+SELECT u.rae, u.session, u.epoch, u.rev, u.seq, false, u.esn, u.esn_source, u.manufacturer, u.model, u.name, u.state,
+    u.first_seen, u.onboarded_at, u.changed_at, %s, u.kafka_offset, clock_timestamp()
+FROM u
 """
 
 DELETE_INTERFACES: Final[LiteralString] = """

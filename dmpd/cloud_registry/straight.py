@@ -6,18 +6,18 @@ still is where the worker knows it to be, and what it did not write goes the oth
 slow and never wrong.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import psycopg
 from msgspec import Struct
 
-from dmpd.cloud_registry import reader, sink, statements
-from dmpd.cloud_registry.decide import EventRow, state_event
-from dmpd.cloud_registry.known import Content, Known, content_of, different, same_rest, value_bytes
-from dmpd.model.apply import DeviceRow, apply
+from dmpd.cloud_registry import reader, statements
+from dmpd.cloud_registry.decide import state_event
+from dmpd.cloud_registry.known import Content, Known, content_of, different, rest_of, same_rest
 from dmpd.model.content_size import growth_refused
-from dmpd.model.record import DeviceRecord
+from dmpd.model.record import CORE_FIELDS, DeviceState, Interface
 from dmpd.model.running import Running
 from dmpd.model.topics import Topic
 from dmpd.runtime.database import Connection
@@ -26,25 +26,31 @@ _encode: Final = msgspec.json.encode
 
 
 class NotAsKnownError(Exception):
-    """A row is not where the worker knew it to be: another writer was there. The rows that were are written."""
+    """A row is not where the worker knew it to be: another writer was there. The rows that were may be written."""
 
 
 class Planned(Struct, frozen=True, gc=False):
     """What one run does to its row. ``known`` is how the row is remembered afterwards."""
 
     key: bytes
-    rae: str
-    session: str
+    place: tuple[str, str]
+    """RAE and session: rows are written in this order."""
     known: Known
-    new: DeviceRow | None
-    """The whole row, if there is none yet, and its ``events``."""
-    events: Sequence[EventRow]
-    update: "_Update | None"
-    """What changes, if there is one."""
+    is_new: bool
+    """There is no row yet."""
+    row: bytes
+    """Of the JSON of ``statements.INSERT_STRAIGHT`` or, if there is a row, ``UPDATE_STRAIGHT``."""
+    interfaces: bytes = b""
+    """Of a new row, as members of a JSON array."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What is sent of it."""
+        return len(self.row) + len(self.interfaces)
 
 
 class _Update(Struct, frozen=True, gc=False):
-    """A row of the statement's JSON; see ``statements.UPDATE_STRAIGHT``."""
+    """See ``statements.UPDATE_STRAIGHT``."""
 
     rae: str
     session: str
@@ -58,7 +64,9 @@ class _Update(Struct, frozen=True, gc=False):
     changed_at: Any
     kafka_offset: int
     attributes: Mapping[str, Any]
-    event: EventRow | None
+    event_at: Any
+    event_seq: int | None
+    event: Mapping[str, object] | None
 
 
 def read_known(connection: Connection, topics: Mapping[bytes, Topic]) -> dict[bytes, Known | None]:
@@ -107,93 +115,110 @@ def plan(key: bytes, run: Running, known: Known | None, partition: int) -> Plann
         return _new(key, run, partition)
     content = known.content
     assert content is not None
-    assert run.at is not None
-    if run.replace:
-        if not same_rest(content, _record_of(run)) or not content.attributes.keys() <= run.attributes.keys():
-            return None
-    elif not run.fields.keys() <= _OFTEN:
+    if run.record is not None and not (
+        same_rest(content, run.record) and content.attributes.keys() <= run.attributes.keys()
+    ):
         return None
-    state = run.fields.get("state", content.state)
+    state = content.state if run.state is None else run.state
     news = different(content.attributes, run.attributes)
     attributes = {**content.attributes, **news}
     if growth_refused(content.attributes, attributes) is not None:
         return None
-    events = state_event(run.rae, run.session, run.epoch, content.state, run.said, run.unsaid)
     seq = max(run.seq, known.seq)
-    update = _Update(
+    row = _Update(
         run.rae, run.session, known.epoch, known.rev, known.partition, known.offset, run.rev, seq, state, run.at,
-        run.last_offset, news, next(iter(events), None),
+        run.last_offset, news, *_event(run, content.state),
     )  # fmt: skip
     content = Content(state, attributes, content.rest)
     remembered = Known(run.epoch, run.rev, seq, partition, run.last_offset, content)
-    return Planned(key, run.rae, run.session, remembered, None, (), update)
-
-
-_OFTEN: Final = frozenset(("state",))
-"""The fields, beside attributes, that the statement writes."""
+    return Planned(key, (run.rae, run.session), remembered, False, _encode(row))
 
 
 def _new(key: bytes, run: Running, partition: int) -> Planned | None:
-    row, _ = apply(None, run.fold(), rae=run.rae, session=run.session)
-    if row is None or row.stale:
+    """As ``dmpd.model.apply`` makes a row of a fold that holds a checkpoint; of one without it would be stale."""
+    record = run.record
+    if record is None or growth_refused({}, run.attributes) is not None:
         return None
-    events = list(state_event(run.rae, run.session, run.epoch, None, run.said, run.unsaid))
-    remembered = Known(row.epoch, row.rev, row.seq, partition, run.last_offset, content_of(row.record))
-    return Planned(key, run.rae, run.session, remembered, row, events, None)
+    assert run.state is not None
+    event_at, event_seq, event = _event(run, None)
+    row = {name: getattr(record, name) for name in CORE_FIELDS} | {
+        "rae": run.rae,
+        "session": run.session,
+        "epoch": run.epoch,
+        "rev": run.rev,
+        "seq": run.seq,
+        "state": run.state,
+        "changed_at": run.at,
+        "kafka_offset": run.last_offset,
+        "attributes": run.attributes,
+        "event_at": event_at,
+        "event_seq": event_seq,
+        "event": event,
+    }
+    key_of = {"rae": run.rae, "session": run.session}
+    interfaces = [
+        _encode(key_of | {"place": place} | {name: getattr(one, name) for name in _INTERFACE})
+        for place, one in enumerate(record.interfaces)
+    ]
+    content = Content(run.state, run.attributes, rest_of(record))
+    remembered = Known(run.epoch, run.rev, run.seq, partition, run.last_offset, content)
+    return Planned(key, (run.rae, run.session), remembered, True, _encode(row), b",".join(interfaces))
+
+
+_INTERFACE: Final = Interface.__struct_fields__
+_NO_EVENT: Final = (None, None, None)
+
+
+def _event(run: Running, before: DeviceState | None) -> tuple[Any, int | None, Mapping[str, object] | None]:
+    """``at``, ``seq`` and ``detail`` of what is told of the states that ``run`` passed."""
+    for event in state_event(run.rae, run.session, run.epoch, before, run.said, run.unsaid):
+        return event.at, event.seq, event.detail
+    return _NO_EVENT
 
 
 def changes_nothing(run: Running, known: Known) -> bool:
     """Whether ``run`` only repeats the row: the periodic checkpoint of a device at rest."""
-    if not run.replace or run.rev != known.rev:
+    if run.record is None or run.rev != known.rev:
         return False
     content = known.content
     assert content is not None
     return (
-        content.state == run.fields["state"]
+        content.state == run.state
         and content.attributes.keys() == run.attributes.keys()
         and not different(content.attributes, run.attributes)
-        and same_rest(content, _record_of(run))
+        and same_rest(content, run.record)
     )
 
 
-def _record_of(run: Running) -> DeviceRecord:
-    """Of a run that replaces; without attributes."""
-    return DeviceRecord(**run.fields)
-
-
 def write(connection: Connection, planned: Sequence[Planned], *, partition: int) -> None:
-    """Write it: the new rows in one transaction, the changed ones in one statement. Blocks.
+    """Write it: the new rows in one statement, the changed ones in another. Blocks.
 
     Raises:
         NotAsKnownError: Some rows were not as planned, and are not written; which ones is not said.
-        psycopg.Error: Whatever the database says; see ``refusal``.
+        psycopg.Error: Whatever the database says; see ``sqlstate``.
     """
-    new = sorted((one for one in planned if one.new is not None), key=_place)
-    if new and not _insert(connection, new, partition):
-        raise NotAsKnownError
-    updates = [one.update for one in sorted(planned, key=_place) if one.update is not None]
-    if updates:
-        body = _encode(updates).decode()
+    in_order = sorted(planned, key=_place)
+    if new := [one for one in in_order if one.is_new]:
+        interfaces = [one.interfaces for one in new if one.interfaces]
+        try:
+            connection.execute(
+                statements.INSERT_STRAIGHT, (_array(one.row for one in new), _array(interfaces), partition)
+            )
+        except psycopg.errors.UniqueViolation as error:  # a row, or what was left of one, appeared
+            raise NotAsKnownError from error
+    if changed := [one.row for one in in_order if not one.is_new]:
         with connection.cursor() as cursor:
-            (written,) = cursor.execute(statements.UPDATE_STRAIGHT, (partition, body)).fetchone() or (0,)
-        if written != len(updates):
+            (written,) = cursor.execute(statements.UPDATE_STRAIGHT, (partition, _array(changed))).fetchone() or (0,)
+        if written != len(changed):
             raise NotAsKnownError
 
 
-def _insert(connection: Connection, new: Collection[Planned], partition: int) -> bool:
-    """All or nothing; False if a row appeared meanwhile."""
-    try:
-        with connection.transaction():
-            rows = [(one.new, one.known.offset) for one in new if one.new is not None]
-            sink.insert_rows(connection, rows, partition)
-            sink.insert_events(connection, [event for one in new for event in one.events])
-    except sink.RowAppearedError:
-        return False
-    return True
+def _array(members: Iterable[bytes]) -> str:
+    return f"[{b','.join(members).decode()}]"
 
 
 def _place(one: Planned) -> tuple[str, str]:
-    return one.rae, one.session
+    return one.place
 
 
 def chunks(planned: Iterable[Planned], *, sessions_max: int, bytes_max: int) -> Iterable[list[Planned]]:
@@ -201,7 +226,7 @@ def chunks(planned: Iterable[Planned], *, sessions_max: int, bytes_max: int) -> 
     chunk: list[Planned] = []
     size_bytes = 0
     for one in planned:
-        own = _size_bytes(one)
+        own = one.size_bytes
         if chunk and (len(chunk) >= sessions_max or size_bytes + own > bytes_max):
             yield chunk
             chunk, size_bytes = [], 0
@@ -209,15 +234,3 @@ def chunks(planned: Iterable[Planned], *, sessions_max: int, bytes_max: int) -> 
         size_bytes += own
     if chunk:
         yield chunk
-
-
-def _size_bytes(one: Planned) -> int:
-    """About what is sent of it."""
-    content = one.known.content
-    assert content is not None
-    own, values = (len(content.rest), content.attributes) if one.update is None else (0, one.update.attributes)
-    return _ROW_BYTES + own + sum(value_bytes(value) or _VALUE_BYTES for value in values.values())
-
-
-_ROW_BYTES: Final = 1000
-_VALUE_BYTES: Final = 100

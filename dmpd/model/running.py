@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
 
 from dmpd.model.fold import Fold
 from dmpd.model.limits import YEAR_MAX, YEAR_MIN
@@ -19,6 +19,7 @@ from dmpd.model.plain import (
     UNDECODABLE,
     PlainChange,
     PlainCheckpoint,
+    PlainRecord,
     decode_unchecked,
     fields_of,
     is_in_bounds,
@@ -28,18 +29,13 @@ from dmpd.model.record import DeviceState
 _encode: Final = msgspec.json.encode
 
 
-class Said(Struct, frozen=True, array_like=True, gc=False):
-    """A state that a message said; as JSON an array in this order."""
-
-    at: datetime
-    seq: int
-    rev: int
-    state: DeviceState
-    cause: str | None
+Said = tuple[datetime, int, int, DeviceState, str | None]
+"""A state that a message said: ``at``, ``seq``, ``rev``, the state, ``cause``; as JSON an array in this order."""
 
 
 SAID_MAX: Final = 32
 """Most states that are kept, the last ones (up to twice as many meanwhile)."""
+_SAID_MEANWHILE_MAX: Final = 2 * SAID_MAX
 
 Judge = Callable[[int], PlainChange | PlainCheckpoint | None]
 """Called with the place of a payload that is not plain, or not of this session, for all rules to judge it. Returns what
@@ -60,11 +56,10 @@ class Running:
         "attributes",
         "base",
         "epoch",
-        "fields",
         "irregular",
         "last_offset",
         "rae",
-        "replace",
+        "record",
         "rev",
         "said",
         "seq",
@@ -81,8 +76,8 @@ class Running:
         self.base = rev
         self.seq = 0
         self.at: datetime | None = None
-        self.replace = False
-        self.fields: dict[str, Any] = {}
+        self.record: PlainRecord | None = None
+        """Of the last checkpoint: all of it holds but ``state`` and ``attributes``."""
         self.attributes: dict[str, Any] = {}
         self.state: DeviceState | None = None
         """Said last."""
@@ -94,6 +89,11 @@ class Running:
         """Not to be folded here; nothing but ``rae`` and ``session`` holds any longer."""
         self.last_offset = -1
         """The caller's: of the last record that was taken."""
+
+    @property
+    def replace(self) -> bool:
+        """Whether a checkpoint is in it."""
+        return self.record is not None
 
     @property
     def has_news(self) -> bool:
@@ -109,18 +109,19 @@ class Running:
         rae, session, epoch, rev, seq, at, state = (
             self.rae, self.session, self.epoch, self.rev, self.seq, self.at, self.state,
         )  # fmt: skip
-        attributes, said = self.attributes, self.said
+        merge, said = self.attributes.update, self.said
+        decode = decode_unchecked
         for number, payload in enumerate(payloads):
             try:
                 # As decode_plain, whose call would be a tenth of all this.
-                message = None if BACKSLASH in payload or len(payload) > PLAIN_BYTES_MAX else decode_unchecked(payload)
+                message = None if BACKSLASH in payload or len(payload) > PLAIN_BYTES_MAX else decode(payload)
             except UNDECODABLE:
                 message = None
             if (
                 message is None
                 or message.session != session
                 or message.rae != rae
-                or not YEAR_MIN <= message.at.year <= YEAR_MAX
+                or not YEAR_MIN <= (at_now := message.at).year <= YEAR_MAX
                 or (type(message) is PlainCheckpoint and not is_in_bounds(message.record))
             ):
                 message = judge(number)
@@ -128,6 +129,7 @@ class Running:
                     if self.irregular:
                         return
                     continue
+                at_now = message.at
             now = message.rev
             if type(message) is PlainChange:
                 if now == rev + 1 and message.epoch == epoch:
@@ -140,8 +142,8 @@ class Running:
                     self.irregular = True
                     return
                 patch = message.patch
-                if patch.attributes is not UNSET:
-                    attributes.update(patch.attributes)
+                if (attributes := patch.attributes) is not UNSET:
+                    merge(attributes)
                 now_state = patch.state
             else:
                 if epoch == 0:
@@ -152,27 +154,29 @@ class Running:
                 elif now < rev:
                     continue
                 record = message.record  # type: ignore[union-attr] # the other of two kinds
-                self.base, self.replace, self.fields = now - 1, True, fields_of(record)
-                attributes.clear()
-                attributes.update(record.attributes)
+                self.base, self.record = now - 1, record
+                self.attributes.clear()
+                merge(record.attributes)
                 now_state = record.state
-            rev, at = now, message.at
-            if message.seq is not None and message.seq > seq:
-                seq = message.seq
+            rev, at = now, at_now
+            now_seq = message.seq
+            if now_seq is not None and now_seq > seq:
+                seq = now_seq
             if now_state is not UNSET and now_state != state:
                 state = now_state
-                said.append(Said(at, message.seq or 0, now, state, message.cause))
-                if len(said) > 2 * SAID_MAX:
+                said.append((at, now_seq or 0, now, state, message.cause))
+                if len(said) > _SAID_MEANWHILE_MAX:
                     self.unsaid += SAID_MAX
                     del said[:SAID_MAX]
-        if state is not None:
-            self.fields["state"] = state
         self.epoch, self.rev, self.seq, self.at, self.state = epoch, rev, seq, at, state
 
     def fold(self) -> Fold:
         """What was taken, as one. Only if it has news and is not irregular."""
         assert self.at is not None
         assert not self.irregular
+        fields = {} if self.record is None else fields_of(self.record)
+        if self.state is not None:
+            fields["state"] = self.state
         return Fold(
             epoch=self.epoch,
             rev=self.rev,
@@ -180,6 +184,6 @@ class Running:
             seq=self.seq,
             at=self.at,
             replace=self.replace,
-            fields=self.fields,
+            fields=fields,
             attributes={name: Raw(_encode(value)) for name, value in self.attributes.items()},
         )

@@ -320,4 +320,5 @@ def test_a_transaction_of_large_values_is_bounded_too(connection, postgres, valu
                 start=9 * rev,
             )
             found = connection.execute("SELECT xmin::text, count(*) FROM device_session GROUP BY 1").fetchall()
-            assert sorted(count for _, count in found) == [3, 3, 3]
+            assert len(found) == 3, found  # four texts of 16,000 fit into 64 KiB
+            assert max(count for _, count in found) == 4

@@ -28,8 +28,7 @@ HELP: Final = "show what happened to devices and RAEs"
 LIMIT: Final = 50
 _BETWEEN_MAX: Final = 6
 """States between shown in one line; ``--json`` has more."""
-_STATE: Final = 3
-"""Its place in a step of the way."""
+_way_decoder: Final = msgspec.json.Decoder(list[tuple[Any, Any, Any, str, Any]])
 _COLUMNS: Final = ("at", "rae", "session", "event", "detail", "recorded")
 
 
@@ -86,7 +85,7 @@ class _Passed(Struct, frozen=True):
     before: str | None = field(name="from", default=None)
     cause: str | None = None
     passed: int = 1
-    way: list[tuple[Any, Any, Any, str, Any]] = []
+    way: str = "[]"
 
 
 def said(event: HistoryEvent) -> str:
@@ -103,14 +102,20 @@ def said(event: HistoryEvent) -> str:
 
 def _passed(detail: object) -> _Passed | None:
     try:
-        return msgspec.convert(detail, _Passed)
-    except msgspec.ValidationError:
+        passed = msgspec.convert(detail, _Passed)
+        _states(passed)
+    except msgspec.MsgspecError:
         return None
+    return passed
+
+
+def _states(detail: _Passed) -> list[str]:
+    return [state for _, _, _, state, _ in _way_decoder.decode(detail.way)]
 
 
 def _way(detail: _Passed) -> Iterator[str]:
     """From the state before to the new one, with those between that came in the same batch."""
-    between = [step[_STATE] for step in detail.way[:-1]]
+    between = _states(detail)[:-1]
     shown = between[-_BETWEEN_MAX:]
     left_out = detail.passed - 1 - len(shown)
     yield detail.before or "new"

@@ -51,8 +51,9 @@ def _told(events):
             found[rae, session, at, code] = (epoch, seq, same(text)) if code != "state" else _step(**detail)
             continue
         before = detail["from"]
-        assert len(detail["way"]) == detail["passed"], "told whole"
-        for each_at, _, rev, state, cause in detail["way"]:
+        way = json.loads(detail["way"])
+        assert len(way) == detail["passed"], "told whole"
+        for each_at, _, rev, state, cause in way:
             key = (rae, session, datetime.fromisoformat(each_at), "state")
             assert key not in found, "told twice"
             found[key] = (before, state, rev, cause)

@@ -340,6 +340,8 @@ def test_history_tells_the_states_that_came_in_one_batch(fill, config, capsys):
         {"to": "x", "way": {}},
         {"to": "x", "way": [1, 2]},
         {"to": "x", "way": [[], []]},
+        {"to": "x", "way": "[[],[]]"},
+        {"to": "x", "way": "["},
         {"to": "x", "from": [1], "cause": {}},
         {"from": "y"},
     ],

@@ -1,6 +1,7 @@
 """The handler: what a batch becomes, what one bad message costs, and what an absent database costs (time, no more)."""
 
 import contextlib
+import json
 import threading
 from datetime import timedelta
 
@@ -143,7 +144,7 @@ def test_states_that_come_together_are_one_event_that_tells_the_way(connection, 
     hand(handler, *changes, start=1)
     _, (_, code, detail) = events_of(connection, RAE)
     assert code == "state"
-    assert detail == {
+    assert detail | {"way": json.loads(detail["way"])} == {
         "from": "online",
         "to": "offline",
         "rev": 5,
@@ -321,4 +322,4 @@ def test_a_transaction_of_large_values_is_bounded_too(connection, postgres, valu
             )
             found = connection.execute("SELECT xmin::text, count(*) FROM device_session GROUP BY 1").fetchall()
             assert len(found) == 3, found  # four texts of 16,000 fit into 64 KiB
-            assert max(count for _, count in found) == 4
+            assert max(count for _, count in found) <= 4

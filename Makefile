@@ -20,8 +20,9 @@ deb: ## the Debian package dmpd-local-registry into build/deb; ARCH=arm64 for th
 	@packaging/setup.sh deb
 	@packaging/deb.sh $(ARCH)
 
-chaos: setup ## ten minutes of kills, freezes and cuts of bridge, broker and Kafka; CHAOS_SEED=n repeats a run
+chaos: setup ## ten minutes of kills, freezes and cuts of bridge, broker and Kafka, ten of access; CHAOS_SEED=n repeats
 	@CHAOS_S=$(or $(CHAOS_S),600) $(BIN)/python -m pytest -s tests/integration/test_bridge_chaos.py
+	@CHAOS_S=$(or $(CHAOS_S),600) $(BIN)/python -m pytest -s tests/integration/test_access_chaos.py
 
 image: setup ## the image dmpd:latest; TAG, BASE (another base image), CA (certificates for PyPI), DOCKER (the client)
 	@packaging/image.sh $(TAG)

@@ -66,6 +66,17 @@ def test_when_the_holder_gives_up_the_next_one_begins_at_once(history):
             assert any(other.ends_at == following.starts_at for other in ordered if is_rival(other, following))
 
 
+def test_a_short_request_does_not_pass_a_long_one_that_came_before():
+    """A gap in which only the later one would fit stays a gap: the longer one wants both sessions."""
+    holder = grant("1", "u-a", level="exclusive", end=10)
+    both = at_the_end([holder], grant("2", "u-b", session=None, level="exclusive", end=5, created=0.1))
+    short = at_the_end([holder, both], grant("3", "u-c", session=S2, level="exclusive", end=2, created=0.2))
+    assert (both.starts_at, short.starts_at) == (at(10), at(15))
+    assert moved_up([holder, both, short], at(1)) == []
+    gone = moved_up([both, short], at(1))
+    assert [(one.id, one.starts_at) for one in gone] == [("2", at(1)), ("3", at(6))]
+
+
 def test_rivals_are_others_who_want_a_common_session_alone():
     mine = grant("1", "u-a", level="exclusive")
     assert is_rival(mine, grant("2", "u-b", level="exclusive"))

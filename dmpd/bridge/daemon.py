@@ -147,7 +147,7 @@ class _Daemon:
         """Wait for Kafka and our topics, however long it takes; partitions by topic, or None if we were stopped."""
         while not self._lifecycle.stop_requested:
             try:
-                return await asyncio.to_thread(self._partitions)
+                return await asyncio.to_thread(self._partitions, self._topics.cmd)
             except KafkaUnreachableError as error:
                 self._problem = str(error)
                 self._lifecycle.set_state("degraded", self._problem)
@@ -165,9 +165,14 @@ class _Daemon:
                 await asyncio.sleep(_RETRY_S)
         return None
 
-    def _partitions(self) -> dict[str, int]:
+    def _partitions(self, *more: str) -> dict[str, int]:
+        """Of the topics that the uplink writes to, and of ``more``.
+
+        Raises:
+            KafkaUnreachableError: No answer, or one of them is missing; names it.
+        """
         ensure_reachable(self._kafka, PROGRAM, _REACH_S)
-        names = (self._topics.info, self._topics.rsp, self._topics.info_dead)
+        names = (self._topics.info, self._topics.rsp, self._topics.info_dead, *more)
         return {name: len(list_end_offsets(self._kafka, name)) for name in names}
 
     def _make_downlink(self, partitions: dict[str, int]) -> Downlink:

@@ -83,11 +83,17 @@ class Desk(Protocol):
 
 
 class _Flight(NamedTuple):
-    """A message the broker has not answered yet."""
+    """A message that goes now, or that the broker has not answered yet."""
 
     kind: Literal["row", "status", "roster", "checkpoint", "reply"]
     sent_s: float
+    qos: int = 1
     seq: int = 0
+    """Of a row."""
+    mark: int = 0
+    """Of a status."""
+    place: int = 0
+    """Where the window counts it."""
     session: str = ""
     roster: Roster | None = None
 
@@ -209,7 +215,7 @@ class Uplink:
         _log.info(
             "%s: connected, run %d, epoch %d, %d rows wait", self._rae, self._run, self._epoch, self._journal.rows
         )
-        self._journal.window.connected()
+        self._journal.window.connected(time.monotonic(), run=self._run)
         self._journal.sending = True
         self._client = client
         self.problem = None
@@ -285,36 +291,50 @@ class Uplink:
                 break
             flight, topic, payload = message
             try:
-                mid = client.publish(topic, payload, qos=1, retain=flight.kind == "status")
+                mid = client.publish(topic, payload, qos=flight.qos, retain=flight.kind == "status")
             except MqttUnreachableError as error:
                 _log.warning("%s: publish: %s", self._rae, error)
                 client.abort()
                 return
-            self._in_flight[mid] = flight
             if flight.kind == "row":
-                self._journal.window.sent(flight.seq, now_s)
+                place = self._journal.window.sent(flight.seq, flight.qos, now_s)
+            else:
+                place = self._journal.window.sent_other(now_s, qos=flight.qos, mark=flight.mark)
+            if flight.qos:
+                self._in_flight[mid] = flight._replace(place=place)
             metrics.published.labels(flight.kind).inc()
 
     def _next(self, now_s: float) -> tuple[_Flight, str, bytes] | None:
         own_topic = info_topic(self._rae, RAE_SESSION)
-        if self._status_due:
+        window = self._journal.window
+        # While the broker may hold its fill, a RAE that is about to end still says so; all else waits or goes at QoS 0.
+        if self._status_due and (self._state != "ready" or not window.broker_full):
             self._status_due = False
-            return _Flight("status", now_s), own_topic, encode(self._voice.status(self._state, self._run))
-        if self._rosters:
+            return self._status(now_s, qos=1)
+        ask_qos = window.ask(now_s)
+        if ask_qos is not None:
+            return self._status(now_s, qos=ask_qos)
+        if self._rosters and not window.broker_full:
             roster = self._rosters.popleft()
             return _Flight("roster", now_s, roster=roster), own_topic, encode(roster)
-        if self._replies:
+        if self._replies and not window.broker_full:
             topic, payload = self._replies.popleft()
             return _Flight("reply", now_s), topic, payload
-        row = self._journal.window.due(now_s)
-        if row is not None:
-            return _Flight("row", now_s, seq=row.seq), str(self._topic_of(row)), self._stamped(row)
-        while self._checkpoints and not self._journal.window.holding_back(now_s):
+        due = window.due(now_s)
+        if due is not None:
+            flight = _Flight("row", now_s, qos=due.qos, seq=due.row.seq)
+            return flight, str(self._topic_of(due.row)), self._stamped(due.row)
+        while self._checkpoints and not window.broker_full and not window.holding_back(now_s):
             session = next(iter(self._checkpoints))
             checkpoint = self._voice.checkpoint(session, self._checkpoints.pop(session))
             if checkpoint is not None:
                 return _Flight("checkpoint", now_s, session=session), info_topic(self._rae, session), checkpoint
         return None
+
+    def _status(self, now_s: float, *, qos: int) -> tuple[_Flight, str, bytes]:
+        mark = self._journal.window.next_mark()
+        status = msgspec.structs.replace(self._voice.status(self._state, self._run), seq=mark)
+        return _Flight("status", now_s, qos=qos, mark=mark), info_topic(self._rae, RAE_SESSION), encode(status)
 
     def _topic_of(self, row: Row) -> Topic:
         if row.requester is None:
@@ -337,7 +357,7 @@ class Uplink:
         now_s = time.monotonic()
         self.last_answer_s = now_s
         metrics.pubacks.labels(f"0x{reason_code:02x}").inc()
-        self._journal.window.answered(flight.seq, reason_code, now_s)
+        self._journal.window.answered(flight.seq, flight.place, reason_code, now_s)
         if reason_code == 0x10:
             self._again(flight)
         elif reason_code >= 0x80:

@@ -2,7 +2,7 @@
 
 All carry ``v``, ``kind`` (the tag), ``rae``, ``session``, ``at``, and, but for requests, ``epoch``. ``(epoch, rev)``
 orders a device session; ``seq`` is the number of an outbox row and is absent on messages that are none (periodic
-checkpoints, statuses, rosters).
+checkpoints, rosters; a status has one of its own kind).
 """
 
 from typing import Annotated, Literal
@@ -83,6 +83,8 @@ class Status(Addressed, frozen=True, kw_only=True, omit_defaults=True, tag="stat
     state: RaeState
     run: Positive64
     seq_high: Count64
+    seq: Positive64 | None = None
+    """No outbox row's: above 2^52, for ``durable`` to show that the bridge has taken what was sent before."""
     version: Code | None = None
     lan: Literal["up", "down", "unknown"] = "unknown"
     outbox_rows: Count64 = 0

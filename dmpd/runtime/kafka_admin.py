@@ -12,6 +12,7 @@ from dmpd.runtime.kafka import KafkaUnreachableError, client_config
 from dmpd.runtime.settings import KafkaSettings
 
 _TIMEOUT_S: Final = 15.0
+_MISSING: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001 - the client's own name
 
 
 class TopicSpec(Struct, frozen=True, kw_only=True):
@@ -112,7 +113,8 @@ def _partitions(admin: AdminClient, topic: str) -> list[int]:
     except confluent_kafka.KafkaException as error:
         raise KafkaUnreachableError(error.args[0].str()) from error
     if found.error is not None:
-        raise KafkaUnreachableError(f"topic {topic}: {found.error.str()}")
+        hint = " (dmpd migrate creates it)" if found.error.code() in _MISSING else ""
+        raise KafkaUnreachableError(f"topic {topic}: {found.error.str()}{hint}")
     return sorted(found.partitions)
 
 

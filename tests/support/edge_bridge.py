@@ -1,6 +1,7 @@
 """A bridge without Kafka, on a real broker: takes every ``info``, answers ``durable``, remembers what it took."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 
 from dmpd.model.codec import decode, encode
@@ -13,13 +14,16 @@ from dmpd.runtime.settings import MqttSettings
 
 
 class EdgeBridge:
-    """Connect, use, ``close``. ``reports`` False = it stores and says nothing."""
+    """Connect, use, ``close``. ``reports`` False = it stores and says nothing; ``holding`` = not until ``release``."""
 
     def __init__(self) -> None:
         self.taken: list[Message] = []
         self.retained: list[Status] = []
         self.refused: list[str] = []
         self.reports = True
+        self.holding = False
+        self.kept: Counter[str] = Counter()
+        """By RAE, what came at QoS 1: what the broker keeps for a bridge that is away."""
         self._client: MqttClient | None = None
         self._early: list[MqttMessage] = []
         """What a resumed session delivered before ``connect`` returned."""
@@ -59,13 +63,18 @@ class EdgeBridge:
             self.retained.append(decoded)
         else:
             self.taken.append(decoded)
+            self.kept[decoded.rae] += message.qos
         self._client.ack(message)
         seq = getattr(decoded, "seq", None)
         if seq is not None and self.reports:
             key = (decoded.rae, decoded.epoch)  # type: ignore[union-attr]
-            if not self._unreported:
+            if not self._unreported and not self.holding:
                 asyncio.get_running_loop().call_later(0.02, self._report)
             self._unreported.setdefault(key, []).append(seq)
+
+    def release(self) -> None:
+        self.holding = False
+        self._report()
 
     def _report(self) -> None:
         assert self._client is not None

@@ -33,8 +33,8 @@ check: setup ## format, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## figures of the parts, NAME=model for one of them; tables, and build/bench/NAME.json
-	@set -e; for script in tests/bench/bench_$(or $(NAME),*).py; do PYTHONPATH=. $(BIN)/python "$$script"; done
+bench: setup ## figures of the parts, NAME=model for one of them, ARGS for it; tables, and build/bench/NAME.json
+	@set -e; for script in tests/bench/bench_$(or $(NAME),*).py; do PYTHONPATH=. $(BIN)/python "$$script" $(ARGS); done
 
 clean: ## ends the lab and removes what setup and the tools made (downloads in .cache stay)
 	@if [ -x $(BIN)/dmpd ]; then $(BIN)/dmpd lab down || true; fi

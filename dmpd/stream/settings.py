@@ -25,7 +25,8 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Consumer group. All instances of it share the partitions of the topic."""
     ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] | None = None
     """Capacity of each partition's ring, bytes; rounded up to whole pages. At least 4 x ``max_record_bytes``. Absent =
-    8 MiB, or less where the memory limit of the cgroup does not hold so many for all partitions of the topic."""
+    8 MiB, or less where the memory limit of the cgroup does not hold so many for all partitions of the topic; then the
+    two bounds of batches shrink too. Set, it means that you have counted yourself, and all three stay as they are."""
     max_record_bytes: Annotated[int, Meta(ge=1024, le=1 << 28)] = MEBIBYTE
     """Largest record (key, value and headers, bytes, and 11 per header) that is offered to the handler; a larger one is
     dead-lettered."""

@@ -24,6 +24,13 @@ if [ ! -e ca.crt ]; then
     key ca
     openssl req -x509 -new -key ca.key -sha256 -days "$DAYS" -subj "/CN=dmpd site CA" -out ca.crt
 fi
+# The list of what is revoked: nothing. It must be there, and good as long as the CA, or Mosquitto refuses everybody.
+if [ ! -e crl.pem ]; then
+    : >revoked
+    printf '[ca]\ndefault_ca=site\n[site]\ndatabase=revoked\ndefault_md=sha256\n' >revoked.conf
+    openssl ca -gencrl -config revoked.conf -keyfile ca.key -cert ca.crt -crldays "$DAYS" -out crl.pem 2>/dev/null
+    rm -f revoked.conf
+fi
 names=DNS:mosquitto,DNS:localhost,IP:127.0.0.1
 for word in "$@"; do
     case $word in host=*) names="$names,DNS:${word#host=}" ;; esac
@@ -36,11 +43,15 @@ for word in "$@"; do
     case $word in *=*) ;; *) sign "$word" "extendedKeyUsage=clientAuth" ;; esac
 done
 [ -e database-password ] || openssl rand -hex 24 >database-password
-# The daemons and Mosquitto run as user 10001. The CA's key is nobody's but ours: keep it elsewhere.
+# The daemons run as user 10001, Mosquitto as its image's 1883. The CA's key is nobody's but ours: keep it elsewhere.
 chmod 755 .
-chmod 644 ./*.crt
+chmod 644 ./*.crt crl.pem
 if [ "$(id -u)" = 0 ]; then
-    chown 10001:10001 mosquitto.key svc-bridge.key svc-access.key
+    chown 1883:1883 mosquitto.key
+    chown 10001:10001 svc-bridge.key svc-access.key
     chmod 640 database-password
     chgrp 10001 database-password
+else
+    echo "certificates.sh: not root, so the containers' users cannot read $FOLDER/*.key and database-password:" >&2
+    echo "  chown 1883 mosquitto.key; chown 10001 svc-*.key; chgrp 10001 database-password; chmod g+r database-password" >&2
 fi

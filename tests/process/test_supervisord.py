@@ -170,16 +170,27 @@ def test_stop_drains_and_exits_0(site):
 
 
 def test_bad_configuration_is_exited_with_its_sentence_and_no_loop(site):
-    site.supervisord.ctl("stop", "bridge")
+    site.supervisord.ctl("stop", *DAEMONS)
     site.configure(bridge={"health_bind": "nowhere"})
+    site.edge.write_text("rae: rae-1\nmqtt: {port: 0}\n")
     logged = len(site.supervisord.log())
-    site.supervisord.ctl("start", "bridge")
-    wait_for(lambda: site.supervisord.state("bridge") == "EXITED", lambda: site.supervisord.ctl("status").stdout)
-    said = site.supervisord.log()[logged:]
-    assert said.count("spawned: 'bridge'") == 1
-    assert "exited: bridge (exit status 78; expected)" in said
-    tail = site.supervisord.ctl("tail", "bridge").stdout
-    assert 'dmpd.yaml:2 bridge.health_bind: expected host:port or unix:/path, got "nowhere"' in tail
+    site.supervisord.ctl("start", *DAEMONS)
+    cloud = 'dmpd.yaml:2 bridge.health_bind: expected host:port or unix:/path, got "nowhere"'
+    sentences = {
+        "bridge": cloud,
+        "cloud-registry": cloud,
+        "local-registry": "local-registry.yaml:2 mqtt.port: expected",
+    }
+    for name in DAEMONS:
+        wait_for(
+            lambda n=name: site.supervisord.state(n) == "EXITED",
+            lambda: site.supervisord.ctl("status").stdout,
+            timeout_s=DRAIN_S,
+        )
+        said = site.supervisord.log()[logged:]
+        assert said.count(f"spawned: '{name}'") == 1
+        assert f"exited: {name} (exit status 78; expected)" in said
+        assert sentences[name] in site.supervisord.ctl("tail", name).stdout
 
 
 def test_a_daemon_beside_a_living_one_is_refused_in_a_sentence(site):

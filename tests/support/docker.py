@@ -7,16 +7,15 @@ import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+from tests.support import debian
 from tests.support.services import unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = "/usr/bin/docker"
 """Debian's: another client earlier on the path may not know BuildKit."""
 BASE = "base:ci"
-_BASE_FILE = ROOT / ".cache" / "image" / "bookworm.tar"
 _CA = Path("/etc/ssl/certs/ca-certificates.crt")
 _START_S = 60
 
@@ -24,12 +23,15 @@ _START_S = 60
 class Docker:
     """The client of a running daemon. What ``run`` starts is gone at the daemon's end."""
 
+    inside = ()
+    """Before a command: run it in the daemon's network."""
+
     def __init__(self, folder):
         self.host = f"unix://{folder / 'docker.sock'}"
 
-    def __call__(self, *words, check=True, timeout_s=120, **more):
+    def __call__(self, *words, check=True, timeout_s=120, text=True, **more):
         command = [DOCKER, "-H", self.host, *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, **more)
+        done = subprocess.run(command, capture_output=True, text=text, timeout=timeout_s, check=False, **more)
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
         return done
 
@@ -57,8 +59,12 @@ class Docker:
 
 
 @contextmanager
-def running():
-    """A dockerd with the base image; everything of it is removed afterwards."""
+def running(*, own_network=False):
+    """A dockerd with the base image; everything of it is removed afterwards.
+
+    ``own_network``: it has a network namespace of its own, reached through ``Docker.inside``, with bridges in it and no
+    way out; else there is no network but this machine's.
+    """
     for program in (DOCKER, "/usr/sbin/dockerd"):
         if not Path(program).exists():
             unavailable(f"{program} is not installed")
@@ -66,20 +72,26 @@ def running():
         unavailable("dockerd needs root")
     with tempfile.TemporaryDirectory(prefix="dmpd-docker-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        docker, process = Docker(folder), _start(folder)
+        docker, process = Docker(folder), _start(folder, own_network=own_network)
         try:
             _wait_up(docker, process, folder)
-            docker("import", _base(), BASE)
+            if own_network:
+                docker.inside = ["nsenter", "--target", str(process.pid), "--net"]
+            else:
+                docker("import", debian.root_tar("bookworm"), BASE)
             yield docker
         finally:
             _end(docker, process, folder)
 
 
-def _start(folder):
+def _start(folder, *, own_network):
     command = ["/usr/sbin/dockerd", f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
-    command += [f"--pidfile={folder}/dockerd.pid", f"--host=unix://{folder}/docker.sock", "--bridge=none"]
-    command += ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-    command.append("--userland-proxy=false")
+    command += [f"--pidfile={folder}/dockerd.pid", f"--host=unix://{folder}/docker.sock"]
+    if own_network:
+        command = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    else:
+        command += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+        command.append("--userland-proxy=false")
     with (folder / "dockerd.log").open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
@@ -106,17 +118,3 @@ def _end(docker, process, folder):
     for mount in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _base():
-    """The root file system of Debian 12, made once and kept."""
-    _BASE_FILE.parent.mkdir(parents=True, exist_ok=True)
-    with (_BASE_FILE.parent / "lock").open("w") as lock:
-        flock(lock, LOCK_EX)
-        if not _BASE_FILE.exists():
-            new = _BASE_FILE.with_name("new.tar")
-            command = ["mmdebstrap", "--quiet", "--variant=minbase", "bookworm", str(new)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-            assert done.returncode == 0, done.stderr
-            new.rename(_BASE_FILE)
-    return _BASE_FILE

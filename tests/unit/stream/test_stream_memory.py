@@ -1,30 +1,41 @@
 """Rings under a memory limit: all that an instance may hold fits, and nothing is asked where nothing is limited."""
 
 import logging
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import memory
-from dmpd.stream.settings import MEBIBYTE, RING_BYTES, StreamSettings
+from dmpd.stream.settings import MEBIBYTE, StreamSettings
 
 SETTINGS = StreamSettings()
 
 
-@given(st.integers(1, 200), st.integers(64 * MEBIBYTE, 16 << 30))
-def test_what_fits_fits_and_is_never_more_than_the_default(partitions, limit):
-    ring = memory.ring_bytes(SETTINGS, partitions, limit)
-    assert ring <= RING_BYTES
-    assert memory.needed_bytes(SETTINGS, partitions, ring) <= limit * 0.9
-    if ring < RING_BYTES:  # and it is no smaller than it must be
-        assert memory.needed_bytes(SETTINGS, partitions, ring + 1) > limit * 0.9 - partitions
+@given(
+    st.integers(1, 200),
+    st.integers(64, 16 << 10),
+    st.sampled_from([SETTINGS, StreamSettings(batch_records_max=10), StreamSettings(batch_bytes_max=100 * MEBIBYTE)]),
+)
+def test_what_is_chosen_fits_and_is_as_large_as_may_be(partitions, limit_mib, settings):
+    limit = limit_mib * MEBIBYTE
+    chosen, least, most = memory.sizes(settings, partitions, limit), memory.smallest(settings), memory.largest(settings)
+    assert all(low <= mid <= high for low, mid, high in zip(least, chosen, most, strict=True))
+    needed = memory.needed_bytes(settings, partitions, chosen)
+    assert needed <= max(limit * 0.9, memory.needed_bytes(settings, partitions, least))
+    if chosen not in (most, least):
+        assert needed > limit * 0.9 - partitions * 10_000
+    assert replace(settings, **chosen._asdict()), "the settings' own rules hold"
 
 
-def test_384_mib_hold_four_whole_partitions_and_twelve_smaller_ones():
-    assert memory.ring_bytes(SETTINGS, 4, 384 * MEBIBYTE) == RING_BYTES
-    assert 4 * SETTINGS.max_record_bytes < memory.ring_bytes(SETTINGS, 12, 384 * MEBIBYTE) < RING_BYTES
+def test_384_mib_hold_four_partitions_and_1_gib_all_twelve():
+    for partitions, limit_mib in ((4, 384), (12, 1024)):
+        chosen = memory.sizes(SETTINGS, partitions, limit_mib * MEBIBYTE)
+        assert memory.smallest(SETTINGS) < chosen < memory.largest(SETTINGS)
+    assert memory.sizes(SETTINGS, 12, 4096 * MEBIBYTE) == memory.largest(SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -68,5 +79,10 @@ def test_too_small_a_limit_is_said_and_the_smallest_rings_are_taken(monkeypatch,
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(memory, "limit_bytes", lambda: 128 * MEBIBYTE)
     topic_of(12)
-    assert memory.fit(KafkaSettings(), SETTINGS).ring_bytes == 4 * SETTINGS.max_record_bytes
-    assert "the memory limit of 128 MiB is too small for 12 partitions: 312 MiB are needed" in caplog.text
+    fitted = memory.fit(KafkaSettings(), SETTINGS)
+    assert (fitted.ring_bytes, fitted.batch_bytes_max) == (4 * SETTINGS.max_record_bytes, SETTINGS.max_record_bytes)
+    found = re.search(r"the memory limit of 128 MiB is too small for 12 partitions: (\d+) MiB are needed", caplog.text)
+    caplog.clear()
+    monkeypatch.setattr(memory, "limit_bytes", lambda: int(found[1]) * MEBIBYTE)
+    memory.fit(KafkaSettings(), SETTINGS)
+    assert [record.levelname for record in caplog.records] == ["INFO"], "with what was said to be needed it is content"

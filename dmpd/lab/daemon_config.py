@@ -1,5 +1,6 @@
 """The configuration that the lab writes for dmpd's own daemons (``dmpd.yaml``), and where their health is asked."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def write(
             "cert_file": str(access.cert),
             "key_file": str(access.key),
         },
+    }
+    content["ca"] = {
+        "folder": str(folder.tls),
+        "crl_file": str(folder.mosquitto / "crl.pem"),
+        "reload_command": [
+            *(sys.executable, "-m", "supervisor.supervisorctl", "-c", str(folder.supervisor_config)),
+            *("signal", "HUP", "mosquitto"),
+        ],
     }
     folder.config.write_text(yaml.safe_dump(content, sort_keys=False))
     return folder.config

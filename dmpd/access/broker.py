@@ -5,6 +5,7 @@ he may not do. Besides there is the *base*, which every user holds: it denies al
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -107,6 +108,12 @@ class RuleBroker(Protocol):
         Raises:
             BrokerGoneError: As ``read``.
             BrokerRefusedError: It does not do it.
+        """
+
+    async def apply_all(self, changes: Sequence[Change]) -> None:
+        """As ``apply`` for several, in this order, at one go: the broker serves nobody else meanwhile.
+
+        When one is refused, each of the others was done or not: read again.
         """
 
     async def kick(self, principal: str, *, rules: tuple[str, ...] | None) -> None:

@@ -1,13 +1,14 @@
-"""Mosquitto's dynamic security plugin as a ``RuleBroker``: one command a message, one message at a time.
+"""Mosquitto's dynamic security plugin as a ``RuleBroker``: one message at a time, of one command or a few.
 
-The plugin writes its whole file at each command, in the broker's only thread: so commands are never sent in batches.
+The plugin writes its whole file at each command, in the broker's only thread, and serves nobody between the commands of
+one message: how many go together is for the caller to bound.
 """
 
 import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from dmpd.access import dynsec_rules
@@ -66,7 +67,8 @@ class DynsecBroker:
         self._numbers = itertools.count(1)
         self._asked = ""
         self._mid = 0
-        self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._answer: asyncio.Future[list[dict[str, Any]]] | None = None
+        self._expected = 0
 
     @property
     def closed(self) -> asyncio.Future[str]:
@@ -100,6 +102,9 @@ class DynsecBroker:
         else:
             await self._ask(dynsec_rules.command(change))
 
+    async def apply_all(self, changes: Sequence[Change]) -> None:
+        await self._ask_all([dynsec_rules.command(change) for change in changes])
+
     async def kick(self, principal: str, *, rules: tuple[str, ...] | None) -> None:
         if rules is not None:
             await self.apply(PutUser(principal, rules, exists=True))
@@ -130,10 +135,15 @@ class DynsecBroker:
 
     async def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send one command and wait for its answer. Raises ``BrokerGoneError``, ``BrokerRefusedError``."""
+        return (await self._ask_all([command]))[0]
+
+    async def _ask_all(self, commands: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Send some commands in one message, and wait for the answers, which come in one too."""
         client = self._client
+        self._expected = len(commands)
         self._asked = str(next(self._numbers))
         self._answer = answer = asyncio.get_running_loop().create_future()
-        payload = json.dumps({"commands": [command | {"correlationData": self._asked}]}).encode()
+        payload = json.dumps({"commands": [one | {"correlationData": self._asked} for one in commands]}).encode()
         try:
             self._mid = client.publish(_CONTROL, payload, qos=1)
             async with asyncio.timeout(self._answer_timeout_s):
@@ -150,9 +160,10 @@ class DynsecBroker:
             self._answer = None
         if not answer.done():
             raise BrokerGoneError(f"connection lost: {client.closed.result()}")
-        found: dict[str, Any] = answer.result()
-        if "error" in found:
-            raise BrokerRefusedError(f"{command['command']}: {found['error']}")
+        found: list[dict[str, Any]] = answer.result()
+        for one in found:
+            if "error" in one:
+                raise BrokerRefusedError(f"{one['command']}: {one['error']}")
         return found
 
     def on_message(self, message: Message) -> None:
@@ -163,9 +174,9 @@ class DynsecBroker:
             _log.error("the broker's plugin says what is no answer: %r: %s", error, message.payload[:200])
             return
         waiting = self._answer
-        for found in answers:
-            if found.get("correlationData") == self._asked and waiting is not None and not waiting.done():
-                waiting.set_result(found)
+        found = [one for one in answers if one.get("correlationData") == self._asked]
+        if len(found) == self._expected and waiting is not None and not waiting.done():
+            waiting.set_result(found)
 
     def on_puback(self, mid: int, reason_code: int) -> None:
         """The broker took a command, or refuses us."""

@@ -5,7 +5,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -155,6 +155,11 @@ class MemoryRuleBroker:
     async def apply(self, change: Change) -> None:
         await self._turn()
         self._server.do(change)
+
+    async def apply_all(self, changes: Sequence[Change]) -> None:
+        await self._turn()
+        for change in changes:
+            self._server.do(change)
 
     async def kick(self, principal: str, *, rules: tuple[str, ...] | None) -> None:
         await self._turn()

@@ -26,7 +26,7 @@ refusals = counter(
 foreign = counter("dmpd_access_foreign_total", "Rules and principals found at the broker that no grant has, removed.")
 database_errors = counter("dmpd_access_database_errors_total", "Looks at the database that failed.")
 events_dropped = counter("dmpd_access_events_dropped_total", "Lines of the audit lost: too many waited.")
-change_seconds = histogram("dmpd_access_change_seconds", "From a change's command to the broker's answer.")
+change_seconds = histogram("dmpd_access_change_seconds", "From one message with changes to the broker's answer.")
 in_force_seconds = histogram(
     "dmpd_access_in_force_seconds", "From a grant's start, or its making if that is later, to its rule in the broker."
 )

@@ -30,8 +30,11 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Between two attempts to reach the broker."""
     standby_s: PositiveSeconds = 30.0
     """After somebody took our name over (0x8E), most likely a second daemon: how long it is left in peace."""
+    batch_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
+    """So long may changes that go to the broker at one go keep it from RAEs, as far as that can be foreseen; 0: one by
+    one. With more than a thousand rules it is always one."""
     pause_factor: Annotated[float, Meta(ge=0, le=100)] = 0.5
-    """After each change that gives: a pause of this many times as long as the change took, so that RAEs are served.
+    """After changes that give: a pause of this many times as long as they keep the broker, so that RAEs are served.
     What takes away waits for nothing."""
     reread_interval_s: PositiveSeconds = 60.0
     """The broker's rules are read anew so often: what others changed is put right."""

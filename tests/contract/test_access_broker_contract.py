@@ -147,6 +147,21 @@ def test_a_change_of_something_that_is_not_there_is_refused(run):
     run(test)
 
 
+def test_several_changes_at_one_go_are_done_in_their_order(run):
+    async def test(bench, access):
+        found = [grant(f"{number:04}", f"u-{number}") for number in range(10)]
+        await access.apply(PutBase())
+        target = wanted(rules(found, at(1)), ())
+        await access.apply_all(changes(target, await access.read()))
+        assert difference(target, await access.read()) == 0
+        with pytest.raises(BrokerRefusedError):
+            await access.apply_all([DropUser("u-none"), DropUser("u-0")])
+        await access.apply_all(changes(wanted((), ()), await access.read()))
+        assert (await access.read()).rules == {}
+
+    run(test)
+
+
 def test_a_grant_lets_see_and_command_one_session_until_it_is_taken_away(run):
     async def test(bench, access):
         rae = await bench.party("R1").connect()

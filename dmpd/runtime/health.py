@@ -81,9 +81,17 @@ class HealthServer:
     """
 
     def __init__(
-        self, bind: str, lifecycle: Lifecycle, status: Status, *, actions: Mapping[str, Action] | None = None
+        self,
+        bind: str,
+        lifecycle: Lifecycle,
+        status: Status,
+        *,
+        actions: Mapping[str, Action] | None = None,
+        alarm: Callable[[], str | None] = lambda: None,
     ) -> None:
         """``bind``: ``host:port`` (port 0 = a free one) or ``unix:/path``, made with mode 0660.
+
+        ``alarm``: a sentence while ``/readyz`` shall be 503 though the daemon itself is well; only reads.
 
         Raises:
             BindError: Nobody can listen there, or somebody does already.
@@ -94,6 +102,7 @@ class HealthServer:
         } | dict(actions or {})
         self._lifecycle = lifecycle
         self._status = status
+        self._alarm = alarm
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._lock: InstanceLock | None = None
         server = self
@@ -141,6 +150,9 @@ class HealthServer:
         if path == "/healthz":
             return (200 if state != "stopped" else 503), "text/plain", line
         if path == "/readyz":
+            alarm = self._alarm()
+            if alarm is not None:
+                return 503, "text/plain", f"alarm: {alarm}\n".encode()
             return (200 if state in ("ready", "degraded") else 503), "text/plain", line
         if path == "/metrics":
             return 200, "text/plain; version=0.0.4", metrics.render()

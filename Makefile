@@ -1,5 +1,5 @@
 # The verbs of this repository. `make demo` and `make test` need git, make, Python 3.11 and apt; they set up the rest.
-.PHONY: setup demo test test-all deb image chaos check bench clean
+.PHONY: setup demo canary test test-all deb image chaos check bench clean
 BIN := .venv/bin
 PATHS := dmpd tests
 
@@ -8,6 +8,9 @@ setup: ## Debian packages (when root), .venv, Kafka's jars: only what is missing
 
 demo: setup ## the whole platform with a live view; ONCE=1 runs it through all faults without a person and judges
 	@$(BIN)/dmpd lab up --raes 5 --devices 40 $(if $(filter-out 0,$(ONCE)),--once,--watch)
+
+canary: setup ## the flash crowd over a lab, and its verdict; CLIENTS=3000, RAMP=linear, step or herd
+	@$(BIN)/dmpd lab up --no-lan --canary --clients $(or $(CLIENTS),3000) --ramp $(or $(RAMP),linear)
 
 test: setup ## everything but what is too long for every run; four at a time, because most of them wait
 	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from dmpd.access.settings import AccessSettings
 from dmpd.bridge.settings import BridgeSettings
+from dmpd.canary.settings import CanarySettings
 from dmpd.cloud_registry.settings import OUTBOX_HOURS_MAX, CloudRegistrySettings
 from dmpd.runtime import exit_codes
 from dmpd.runtime.config import ConfigError, load
@@ -34,6 +35,7 @@ class CloudConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cloud_registry: CloudRegistrySettings = CloudRegistrySettings()
     access: AccessSettings = AccessSettings()
     ca: CaSettings = CaSettings()
+    canary: CanarySettings = CanarySettings()
     log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from dmpd.cli.config import CloudConfig
 from dmpd.runtime import health
 from dmpd.runtime.errors import UnavailableError
 
-PROGRAMS: Final = ("bridge", "cloud-registry", "access")
+PROGRAMS: Final = ("bridge", "cloud-registry", "access", "canary")
 """The cloud's daemons, each with a section of its name in ``CloudConfig`` that has ``health_bind``."""
 _ASK_TIMEOUT_S: Final = 15.0
 """Longer than a stream's loop may take to answer."""

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "request": "dmpd.cli.ctl_request",
     "resync": "dmpd.cli.ctl_resync",
     "verify": "dmpd.cli.ctl_verify",
+    "canary": "dmpd.cli.ctl_canary",
     "stream": "dmpd.cli.ctl_stream",
     "dead-letters": "dmpd.cli.ctl_dead_letters",
     "health": "dmpd.cli.ctl_health",

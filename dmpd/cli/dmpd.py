@@ -10,6 +10,7 @@ COMMANDS: Final = {
     "bridge": "dmpd.cli.bridge",
     "cloud-registry": "dmpd.cli.cloud_registry",
     "access": "dmpd.cli.access",
+    "canary": "dmpd.cli.canary",
     "stream-run": "dmpd.cli.stream_run",
     "migrate": "dmpd.cli.migrate",
     "check-config": "dmpd.cli.check_config",

@@ -1,7 +1,7 @@
 """``dmpd lab``: the whole platform on this machine.
 
 Exit codes: 0 it ended as asked (with ``--once``: and everything held), 1 a step failed or something did not hold,
-75 another lab runs already, 64 wrong usage.
+75 another lab runs already, 64 wrong usage; with ``--canary`` those of ``dmpd canary --once``.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 
 from dmpd.cli.arguments import count, rate
 from dmpd.cli.lab_wiring import LabJudge, make_observer
+from dmpd.lab.canary import issue_certificates, run_canary
 from dmpd.lab.demo import KILLS, Demo
 from dmpd.lab.duts import control
 from dmpd.lab.kill import kill
@@ -65,6 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shown = up.add_mutually_exclusive_group()
     shown.add_argument("--watch", action="store_true", help="live view; k kills a random part, q ends")
     shown.add_argument("--once", action="store_true", help="run through all faults without a person, and judge")
+    shown.add_argument("--canary", action="store_true", help="one run of the canary, with its report; then the end")
+    up.add_argument("--clients", type=count, default=3000, help="with --canary: its crowd (default 3000)")
+    up.add_argument("--ramp", choices=("step", "linear", "herd"), default="linear", help="with --canary: how it comes")
     status = commands.add_parser("status", help="what runs, and how it is")
     status.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("env", help="how programs reach its servers, as lines for a shell: eval $(dmpd lab env)")
@@ -103,6 +107,8 @@ def _up(folder: LabFolder, args: argparse.Namespace) -> int:
         with running_lab(folder, size, dmpd=_program("dmpd"), say=_say, stop_requested=stop) as lab:
             logging.basicConfig(filename=folder.log / "lab.log", level=logging.INFO, format=_LOG_FORMAT, force=True)
             _say(f"{'everything is up':<42} {time.monotonic() - started_s:5.1f} s")
+            if args.canary:
+                return _canary(lab, args, stop)
             if args.once:
                 report = _demo(lab, stop, started_s)
             else:
@@ -119,6 +125,12 @@ def _up(folder: LabFolder, args: argparse.Namespace) -> int:
     _say(report_table(report, total_s=time.monotonic() - started_s))
     print(report.json_line(), flush=True)
     return exit_codes.OK if report.held else exit_codes.DIFFERENT
+
+
+def _canary(lab: Lab, args: argparse.Namespace, stop: StopFlag) -> int:
+    issue_certificates(lab, args.clients)
+    command = [_program("dmpd"), "canary", "--once", "--clients", str(args.clients), "--ramp", args.ramp]
+    return run_canary(lab, command, stop_requested=stop)
 
 
 def _demo(lab: Lab, stop: StopFlag, started_s: float) -> Report:

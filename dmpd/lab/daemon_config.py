@@ -26,6 +26,10 @@ def access_health(folder: LabFolder) -> str:
     return f"unix:{folder.run / 'access.sock'}"
 
 
+def canary_health(folder: LabFolder) -> str:
+    return f"unix:{folder.run / 'canary.sock'}"
+
+
 def simulate_health(folder: LabFolder) -> str:
     return f"unix:{folder.simulate / 'control.sock'}"
 
@@ -36,6 +40,7 @@ def write(
     """Write ``dmpd.yaml`` of this lab; returns its path."""
     certificate = authority.client("svc-bridge")
     access = authority.client("svc-access")
+    canary = authority.client("svc-canary")
     content: dict[str, Any] = {
         "kafka": {"bootstrap_servers": kafka.bootstrap_servers},
         "topics": {"partitions": PARTITIONS, "replication_factor": 1, "min_insync_replicas": 1},
@@ -52,6 +57,12 @@ def write(
             "health_bind": access_health(folder),
             "cert_file": str(access.cert),
             "key_file": str(access.key),
+        },
+        "canary": {
+            "health_bind": canary_health(folder),
+            "certificates_dir": str(folder.tls),
+            "service_cert_file": str(canary.cert),
+            "service_key_file": str(canary.key),
         },
     }
     content["ca"] = {

@@ -6,6 +6,7 @@ supervisord's environment. A part is enabled like an operator would: its file is
 
 import http.client
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,8 @@ MARK: Final = "DMPD_LAB"
 """Environment variable by which every process of a lab is known, value = the lab's folder."""
 _START_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.05
+_FILES: Final = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+"""Each client of the broker is a file of it; supervisord's default of 1024 would turn away all above some 1000."""
 _CONFIG: Final = """\
 [unix_http_server]
 file={socket}
@@ -35,6 +38,7 @@ chmod=0700
 [supervisord]
 nodaemon=true
 identifier=dmpd-lab
+minfds={files}
 directory={root}
 logfile={log}/supervisord.log
 logfile_maxbytes=1MB
@@ -82,6 +86,7 @@ class Supervisor:
             log=folder.log,
             run=folder.run,
             programs=folder.programs,
+            files=_FILES,
             user="user=root" if as_root else "",
         )
         folder.supervisor_config.write_text(text)

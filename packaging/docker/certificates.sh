@@ -1,7 +1,9 @@
 #!/bin/sh
 # Certificates for a first look: a CA, Mosquitto's (for the names mosquitto, localhost and those given), svc-bridge's,
-# svc-access's, and one for each further principal; and a password for the database. What is there already is kept.
-# usage: certificates.sh FOLDER [host=NAME ...] [PRINCIPAL ...]     for example: certificates.sh tls host=mqtt.example.net rae-1
+# svc-access's, and one for each further principal; svc-canary's and those of N canaries (canary=N, 220 for the crowd of 200
+# in compose.yaml); and a password for the database. What is there already is kept.
+# usage: certificates.sh FOLDER [host=NAME ...] [canary=N] [PRINCIPAL ...]
+# for example: certificates.sh tls host=mqtt.example.net canary=220 rae-1
 set -eu
 FOLDER=$1; shift
 DAYS=825
@@ -39,6 +41,25 @@ sign mosquitto "extendedKeyUsage=serverAuth
 subjectAltName=$names"
 sign svc-bridge "extendedKeyUsage=clientAuth"
 sign svc-access "extendedKeyUsage=clientAuth"
+for word in "$@"; do
+    case $word in canary=*)
+        sign svc-canary "extendedKeyUsage=clientAuth"
+        mkdir -p canary
+        number=1
+        while [ "$number" -le "${word#canary=}" ]; do
+            name=$(printf 'canary-%04d' "$number")
+            if [ ! -e "canary/$name.crt" ]; then
+                sign "$name" "extendedKeyUsage=clientAuth"
+                mv "$name.crt" "$name.key" canary/
+            fi
+            number=$((number + 1))
+        done
+        chmod 755 canary
+        chmod 644 canary/*.crt
+        if [ "$(id -u)" = 0 ]; then chown 10001:10001 svc-canary.key canary/*.key; fi
+        ;;
+    esac
+done
 for word in "$@"; do
     case $word in *=*) ;; *) sign "$word" "extendedKeyUsage=clientAuth" ;; esac
 done

@@ -50,6 +50,11 @@ CASES = {
         },
     ),
     "DmpdStreamRetention": above('dmpd_stream_lag_seconds{partition="1"}', 86_401, 86_400),
+    "DmpdCanaryFailed": above('dmpd_canary_verdict{verdict="fail"}', 1, 0),
+    "DmpdCanarySilent": (
+        {"dmpd_canary_ended_age_seconds": "12601x70"},
+        {"dmpd_canary_ended_age_seconds": "12600x70"},
+    ),
     "DmpdStreamHalted": above("dmpd_stream_halted_partitions", 1, 0),
     "DmpdStreamPaused": above("dmpd_stream_operator_paused_partitions", 1, 0),
     "DmpdStreamLostRecords": counted("dmpd_stream_lost_offsets_total"),

@@ -73,6 +73,13 @@ def test_a_stop_is_a_drain(services, name):
     assert seconds(services[name]["stop_grace_period"]) >= deadline_s(config_of(services[name]), name) + 10
 
 
+def test_a_crowd_has_files_enough_at_both_ends(services):
+    canary = config_of(services["canary"]).canary
+    for name in ("mosquitto", "canary"):
+        files = services[name]["ulimits"]["nofile"]
+        assert files > 3 * (canary.clients + canary.control_clients)
+
+
 def test_the_memory_limit_holds_all_partitions(services):
     limit = services["cloud-registry"]["mem_limit"]
     limit = int(limit) if str(limit).isdigit() else int(str(limit).removesuffix("m")) << 20

@@ -3,12 +3,13 @@
 import configparser
 from typing import Final
 
+from dmpd.canary.daemon import END_S
 from dmpd.cli.config import CloudConfig
 from dmpd.lab.layout import ETC
 from dmpd.local_registry.engine import DRAIN_S
 
 EDGE: Final = "local-registry"
-DEADLINES_S: Final = {EDGE: DRAIN_S, "access": 5.0}
+DEADLINES_S: Final = {EDGE: DRAIN_S, "access": 5.0, "canary": END_S}
 """Of daemons whose deadline is no setting."""
 
 

@@ -4,6 +4,8 @@
 --   dmpd_read      dmpctl and people: reads rows
 GRANT SELECT ON schema_version TO dmpd_registry, dmpd_read;
 GRANT SELECT, INSERT, UPDATE, DELETE ON rae, device_session, device_interface, device_attribute, device_event,
-        sink_probe
+        sink_probe, canary_run, canary_state
     TO dmpd_registry;
-GRANT SELECT ON rae, device_session, device_interface, device_attribute, device_event, sink_probe TO dmpd_read;
+GRANT SELECT ON rae, device_session, device_interface, device_attribute, device_event, sink_probe, canary_run,
+        canary_state
+    TO dmpd_read;

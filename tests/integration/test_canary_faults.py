@@ -1,0 +1,162 @@
+"""The canary over a real lab: it passes what is well, and names each thing that is not."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dmpd.canary.run import BusyError
+from tests.support.aio import async_test
+from tests.support.canary_lab import CLIENTS, issue, names, run_small, small, told, without
+from tests.support.platform import BIN, LabUnderTest, running_lab, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(300)]
+LAST = "last"
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with running_lab("--no-lan", "--raes", "1", "--devices", "3", "--rate", "2") as found:
+        issue(found)
+        yield found
+
+
+def ready(lab: LabUnderTest) -> None:
+    until(lambda: all(part.state == "RUNNING" for part in lab.supervisor.states()), "all parts run", 60)
+    until(lambda: all(one.get("state") == "ready" for one in lab.health().values()), "all daemons are ready", 60)
+
+
+@pytest.fixture
+def whole(lab):
+    """The lab with all its parts ready, and so again behind the test."""
+    ready(lab)
+    yield lab
+    ready(lab)
+
+
+@async_test
+async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
+    both = await asyncio.gather(run_small(whole), run_small(whole), return_exceptions=True)
+    (refused,) = [one for one in both if isinstance(one, BaseException)]
+    assert isinstance(refused, BusyError)
+    assert "is under way" in str(refused)
+    (saved,) = [one for one in both if not isinstance(one, BaseException)]
+    facts = saved.report.facts
+    assert saved.report.verdict == "pass", told(saved)
+    assert (facts.connected, facts.sent, facts.acked, facts.arrived) == (CLIENTS, *[CLIENTS * 11] * 3)
+    assert facts.rows_compared == facts.cleaned == CLIENTS
+    assert facts.requests_asked == 5
+    assert facts.probes == 2 * 4
+    assert facts.times["row"].n > 0
+    assert facts.raes["during"].n > 0
+    assert facts.broker["after"]["subscriptions"] <= facts.broker["before"]["subscriptions"]
+    history(whole, saved)
+
+
+def history(lab: LabUnderTest, saved) -> None:
+    """What dmpctl says of the run; its rows are hidden, and closed."""
+    status = lab.ctl("canary", "status")
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert saved.report.run in lab.ctl("canary", "last").stdout
+    assert lab.ctl("canary", "show", saved.report.run[:8]).returncode == 0
+    assert '"verdict": "pass"' in lab.ctl("canary", "history", "--json").stdout.replace('":"', '": "')
+    assert lab.ctl("canary", "compare", LAST, LAST).returncode == 0
+    assert lab.ctl("canary", "show", "last~99").returncode == 1
+    assert "canary-" not in lab.ctl("raes").stdout
+    assert "canary-" not in lab.ctl("devices").stdout
+    assert "canary-0001" in lab.ctl("raes", "--canary").stdout
+    assert lab.query("SELECT count(*) FROM device_session WHERE rae LIKE 'canary-%' AND closed_at IS NULL") == [(0,)]
+
+
+@async_test
+async def test_a_broker_that_is_killed_breaks_connections_and_loses_nothing_that_was_promised(whole):
+    saved = await run_small(whole, at={"flash": lambda: whole.lab("kill", "mosquitto")})
+    assert names(saved) >= {"disconnects", "control_disconnects"}, told(saved)
+    assert saved.report.facts.lost.count == 0, told(saved)
+
+
+@async_test
+async def test_a_dead_worker_of_the_cloud_registry_is_counted(whole):
+    saved = await run_small(whole, at={"flash": lambda: whole.lab("kill", "worker")})
+    assert "worker_deaths" in names(saved, "degraded"), told(saved)
+    facts = saved.report.facts
+    assert (facts.lost.count, facts.wrong.count, facts.reordered.count) == (0, 0, 0), told(saved)
+
+
+@async_test
+async def test_a_database_that_is_away_makes_rows_late_and_one_that_stays_away_proves_nothing(whole):
+    def outage():
+        with without(whole, "postgresql"):
+            time.sleep(9)
+
+    saved = await run_small(whole, at={"flash": outage}, settings=small(whole, drain_timeout_s=60.0))
+    assert names(saved) & {"late", "end_to_end_slow", "control_slow"}, told(saved)
+    assert saved.report.facts.wrong.count == 0, told(saved)
+    ready(whole)
+
+    def longer():
+        with without(whole, "postgresql"):
+            time.sleep(4)
+
+    saved = await run_small(whole, at={"control group after": longer})
+    assert saved.report.verdict in ("unknown", "fail"), told(saved)
+    assert "database_unreachable" in names(saved, "unknown"), told(saved)
+    assert saved.problem is None
+
+
+@async_test
+async def test_a_runner_that_was_killed_is_told_of_by_the_next_run_which_cleans_up(whole):
+    overlay = whole.folder.config.with_suffix(".d")
+    overlay.mkdir()
+    (overlay / "canary.yaml").write_text("canary: {before_s: 1, clients: 30, control_clients: 4, flash_s: 60}\n")
+    command = [str(BIN / "dmpd"), "canary", "--once", "--config", str(whole.folder.config)]
+    crowd = kill_in_flash(command)
+    shutil.rmtree(overlay)
+    assert len(crowd) >= 2
+    until(lambda: not any(map(alive, crowd)), "the crowd's processes ended with their runner")
+    with pytest.raises(BusyError):
+        await run_small(whole)
+    execute(whole, "UPDATE canary_state SET lease_until = now()")  # in the place of waiting for its end
+    saved = await run_small(whole)
+    assert "former_run_died" in names(saved, "degraded"), told(saved)
+    (former,) = saved.report.facts.former
+    assert saved.report.facts.swept == 34
+    assert not names(saved), told(saved)
+    (died,) = whole.query("SELECT verdict, reasons FROM canary_run WHERE run = %s::uuid", former.run)
+    assert died[0] == "unknown"
+    assert died[1][0]["name"] == "runner_died"
+
+
+def kill_in_flash(command: list[str]) -> list[int]:
+    """Run the command until the flash, then kill -9 it; pids of its children, which it could not end."""
+    runner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        for line in runner.stdout:
+            if "flash: " in line:
+                break
+        return children(runner.pid)
+    finally:
+        runner.kill()
+        runner.wait()
+        runner.stdout.close()
+
+
+def execute(lab: LabUnderTest, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(lab.database.conninfo, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,141 @@
+"""The lease, the switch and the history, on a real database."""
+
+import contextlib
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from dmpd.canary import store
+from dmpd.canary.report import Counted, Facts, Report
+from dmpd.canary.store import NewRun
+from dmpd.canary.summary import summarize
+from dmpd.cloud_registry.migrate import migrate
+from dmpd.runtime.database import connect
+
+pytestmark = pytest.mark.services
+A, B, C = (f"00000000-0000-0000-0000-00000000000{letter}" for letter in "abc")
+NEW = NewRun(
+    run=A,
+    trigger="hand",
+    host="h",
+    build="1",
+    epoch=5,
+    seed=1,
+    clients=10,
+    ramp="linear",
+    profile="steady",
+    changes=8,
+)
+
+
+def report(run, verdict="pass", **facts):
+    times = {name: summarize([0.25]) for name in ("connect", "puback", "kafka", "row")}
+    return Report(
+        run=run,
+        verdict=verdict,
+        reasons=(),
+        started_at="2026-11-28T00:00:00+00:00",
+        took_s=5.0,
+        trigger="hand",
+        host="h",
+        build="1",
+        seed=1,
+        clients=10,
+        ramp="linear",
+        profile="steady",
+        changes=8,
+        facts=Facts(clients=10, connected=10, times=times, **facts),
+    )
+
+
+def plain(value):
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+@pytest.fixture
+def connection(postgres):
+    with contextlib.closing(connect(postgres, application="test")) as found:
+        migrate(found)
+        found.autocommit = True
+        yield found
+
+
+def test_one_has_the_lease_until_it_is_given_back_or_over(connection):
+    assert store.take_lease(connection, A, "one:1")
+    assert not store.take_lease(connection, B, "two:2")
+    assert store.read_state(connection).holder == "one:1"
+    assert store.renew_lease(connection, A) is None
+    store.release_lease(connection, B)  # it is not its
+    assert not store.take_lease(connection, B, "two:2")
+    store.release_lease(connection, A)
+    assert store.read_state(connection).run is None
+    assert store.take_lease(connection, B, "two:2")
+    connection.execute("UPDATE canary_state SET lease_until = clock_timestamp() - INTERVAL '1 second'")
+    assert store.take_lease(connection, C, "three:3")
+    assert store.renew_lease(connection, B) == "another instance has the lease"
+
+
+def test_disabled_keeps_runs_from_beginning_and_ends_the_one_that_has(connection):
+    assert store.take_lease(connection, A, "one:1")
+    store.set_enabled(connection, enabled=False, who="me", why="a deployment")
+    assert store.renew_lease(connection, A) == "disabled by me: a deployment"
+    store.release_lease(connection, A)
+    assert not store.take_lease(connection, B, "two:2")
+    assert store.read_state(connection).why == "a deployment"
+    store.set_enabled(connection, enabled=True, who="me", why="")
+    assert store.take_lease(connection, B, "two:2")
+
+
+def test_a_report_comes_back_as_it_was_kept(connection):
+    store.begin(connection, NEW)
+    kept = report(A, "fail", lost=Counted(count=2, examples=("canary-0001 seq 3",)))
+    store.end(connection, kept, history_days=90)
+    ((run, found),) = store.find_report(connection, A[:8])
+    assert run == A
+    assert plain(found) == plain(kept)
+    (run,) = store.last_runs(connection, 5)
+    assert (run.verdict, run.lost, run.connected, run.p99s["row"]) == ("fail", 2, 10, 0.25)
+    started_s, ended_s = store.ages_s(connection)
+    assert 0 <= ended_s <= started_s < 600
+    assert store.highest_epoch(connection) == 5
+
+
+def test_the_usual_is_that_of_well_runs_of_the_same_shape(connection):
+    for run, verdict, clients in ((A, "pass", 10), (B, "fail", 10), (C, "pass", 11)):
+        store.begin(connection, structs.replace(NEW, run=run, clients=clients))
+        store.end(connection, report(run, verdict), history_days=90)
+    found = store.baseline(connection, NEW, runs_max=20)
+    assert found == [{"connect": 0.25, "puback": 0.25, "kafka": 0.25, "row": 0.25}]
+
+
+def test_who_never_ended_is_ended_by_the_next_and_is_no_run_that_ended(connection):
+    store.begin(connection, NEW)
+    store.begin(connection, structs.replace(NEW, run=B))
+    (dead,) = store.end_dead(connection, B)
+    assert (dead.run, dead.verdict, dead.reasons[0]["name"]) == (A, "unknown", "runner_died")
+    assert store.end_dead(connection, B) == []
+    assert store.ages_s(connection)[1] is None
+    assert store.find_report(connection, A) == [(A, None)]
+
+
+def test_runs_are_kept_for_so_many_days(connection):
+    store.begin(connection, NEW)
+    connection.execute("UPDATE canary_run SET started_at = started_at - INTERVAL '91 days'")
+    store.begin(connection, structs.replace(NEW, run=B))
+    store.end(connection, report(B), history_days=90)
+    assert [run.run for run in store.last_runs(connection, 5)] == [B]
+
+
+def test_open_device_sessions_of_canaries_are_found_and_no_others(connection):
+    insert_rae = "INSERT INTO rae VALUES (%s, 1, 1, 'ready', '{}', NULL, 0, 0, now())"
+    insert = (
+        "INSERT INTO device_session (rae, session, epoch, rev, seq, stale, state, changed_at, kafka_partition,"
+        " kafka_offset, applied_at, closed_at) VALUES (%s, %s, 1, 1, 1, false, 'online', now(), 0, 0, now(), {})"
+    )
+    for rae in ("canary-0003", "canary-0004", "R-1"):
+        connection.execute(insert_rae, (rae,))
+    connection.execute(insert.format("NULL"), ("canary-0003", A))
+    connection.execute(insert.format("now()"), ("canary-0004", B))
+    connection.execute(insert.format("NULL"), ("R-1", C))
+    assert [(one.number, one.session) for one in store.open_sessions(connection)] == [(3, A)]

@@ -1,0 +1,127 @@
+"""Each fact beyond its threshold has its own reason; what was not proved is not passed."""
+
+import pytest
+from msgspec import structs
+
+from dmpd.canary.report import Counted, Facts, Former, Reason, p99s
+from dmpd.canary.settings import ThresholdSettings
+from dmpd.canary.summary import summarize
+from dmpd.canary.verdict import judge
+
+LIMITS = ThresholdSettings()
+QUICK = summarize([0.05] * 100)
+GOOD = Facts(
+    clients=10,
+    connected=10,
+    times={"row": QUICK, "connect": QUICK, "puback": QUICK, "kafka": QUICK},
+    sent=130,
+    acked=130,
+    arrived=130,
+    rows_compared=10,
+    requests_asked=5,
+    probes=5,
+    control={"before": QUICK, "during": QUICK, "after": QUICK},
+    lag_zero_s=1.0,
+    cleaned=10,
+)
+ONE = Counted(count=1, examples=("canary-0001 seq 3",))
+
+
+def slow(value_s):
+    return summarize([value_s] * 100)
+
+
+def test_what_was_proved_and_kept_to_is_passed():
+    assert judge(GOOD, LIMITS, []) == ("pass", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"lost": ONE}, "lost"),
+        ({"wrong": ONE}, "wrong"),
+        ({"reordered": ONE}, "reordered"),
+        ({"late": ONE}, "late"),
+        ({"rows_behind": ONE}, "rows_behind"),
+        ({"refused": ONE}, "publish_refused"),
+        ({"requests_unanswered": ONE}, "requests_unanswered"),
+        ({"acl_holes": ONE}, "acl_hole"),
+        ({"leftovers": ONE}, "leftovers"),
+        ({"control_lost": ONE}, "control_lost"),
+        ({"connected": 9}, "connect_failed"),
+        ({"disconnects": ONE}, "disconnects"),
+        ({"control_disconnects": ONE}, "control_disconnects"),
+        ({"times": {**GOOD.times, "row": slow(15.1)}}, "end_to_end_slow"),
+        ({"lag_zero_s": 10.1}, "lag"),
+        ({"control": {**GOOD.control, "during": slow(1.1)}}, "control_slow"),
+        ({"control": {**GOOD.control, "after": slow(0.3)}}, "control_not_recovered"),
+    ],
+)
+def test_each_thing_beyond_its_threshold_fails_by_its_name(changes, name):
+    word, reasons = judge(structs.replace(GOOD, **changes), LIMITS, [])
+    assert word == "fail"
+    assert [reason.name for reason in reasons if reason.word == "fail"] == [name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"arrived": 0}, "nothing_seen"),
+        ({"rows_compared": 9}, "rows_not_compared"),
+        ({"lag_zero_s": None}, "lag_unknown"),
+        ({"control": {"before": QUICK, "during": QUICK}}, "control_unknown"),
+        ({"cleaned": 9}, "cleanup_unknown"),
+        ({"runner_behind_s": 5.1}, "runner_overloaded"),
+        ({"problems": (Reason(name="database_unreachable", word="unknown", sentence="x"),)}, "database_unreachable"),
+    ],
+)
+def test_what_was_not_proved_is_unknown_and_no_pass(changes, name):
+    word, reasons = judge(structs.replace(GOOD, **changes), LIMITS, [])
+    assert (word, [reason.name for reason in reasons]) == ("unknown", [name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"worker_deaths": 1}, "worker_deaths"),
+        ({"former": (Former(run="r", started_at="t", host="h"),)}, "former_run_died"),
+        ({"swept": 3}, "former_left_sessions"),
+        ({"broker": {"before": {"retained": 1}, "after": {"retained": 2}}}, "broker_counts_grew"),
+    ],
+)
+def test_what_is_odd_but_kept_to_is_degraded(changes, name):
+    word, reasons = judge(structs.replace(GOOD, **changes), LIMITS, [])
+    assert (word, [reason.name for reason in reasons]) == ("degraded", [name])
+
+
+def test_broken_outranks_unproved_outranks_odd():
+    facts = structs.replace(GOOD, lost=ONE, lag_zero_s=None, worker_deaths=1)
+    word, reasons = judge(facts, LIMITS, [])
+    assert word == "fail"
+    assert [reason.word for reason in reasons] == ["fail", "unknown", "degraded"]
+    assert reasons[0].examples == ONE.examples
+
+
+def test_a_ratio_of_small_numbers_means_nothing():
+    facts = structs.replace(GOOD, control={"before": slow(0.01), "during": QUICK, "after": slow(0.2)})
+    assert judge(facts, LIMITS, [])[0] == "pass"
+
+
+def test_slower_than_usual_is_degraded_once_there_is_a_usual():
+    facts = structs.replace(GOOD, times={**GOOD.times, "row": slow(0.9)})
+    usual = [{"row": 0.1, "puback": 0.05}] * 4
+    assert judge(facts, LIMITS, usual)[0] == "pass"
+    word, reasons = judge(facts, LIMITS, [*usual, {"row": 0.2}])
+    assert (word, [reason.name for reason in reasons]) == ("degraded", ["slower_than_usual_row"])
+    assert judge(facts, LIMITS, [{"row": 0.5}] * 20)[0] == "pass"
+
+
+def test_only_as_many_runs_as_configured_make_the_usual():
+    facts = structs.replace(GOOD, times={**GOOD.times, "row": slow(0.9)})
+    runs = [{"row": 0.9}] * 20 + [{"row": 0.01}] * 200
+    assert judge(facts, LIMITS, runs)[0] == "pass"
+
+
+def test_the_p99s_are_those_that_were_measured():
+    assert set(p99s(GOOD)) == {"connect", "puback", "kafka", "row", "control_during"}
+    assert p99s(Facts()) == {}

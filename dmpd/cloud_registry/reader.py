@@ -1,7 +1,7 @@
 """Rows as the model knows them, read from the database. Used by the sink and by the queries."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -44,6 +44,43 @@ def with_content(connection: Connection, rows: Mapping[Key, DeviceRow]) -> dict[
         )
         for key, row in rows.items()
     }
+
+
+class Whole(NamedTuple):
+    """A row as it is at one moment, complete, and what put it there."""
+
+    epoch: int
+    rev: int
+    seq: int
+    is_exact: bool
+    """Open, and neither stale nor absent."""
+    partition: int
+    offset: int
+    record: DeviceRecord
+
+
+def read_whole(connection: Connection, keys: Collection[Key]) -> dict[Key, Whole]:
+    """The rows of ``keys`` that exist, each with its children. One statement, no lock."""
+    found: dict[Key, Whole] = {}
+    for rae, session, *values in connection.execute(statements.READ_WHOLE, columns(keys)):
+        *place, esn, source, manufacturer, model, name, state, first_seen, onboarded_at, interfaces, attributes = values
+        record = DeviceRecord(
+            esn=esn,
+            esn_source=source,
+            manufacturer=manufacturer,
+            model=model,
+            name=name,
+            state=state,
+            interfaces=() if interfaces is None else tuple(map(_interface, msgspec.json.decode(interfaces))),
+            attributes={} if attributes is None else _attributes_decoder.decode(attributes),
+            first_seen=first_seen,
+            onboarded_at=onboarded_at,
+        )
+        found[rae, session] = Whole._make([*place, record])
+    return found
+
+
+_attributes_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 def columns(keys: Iterable[Key]) -> tuple[list[str], list[str]]:

@@ -59,8 +59,8 @@ class CloudRegistrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most message bytes in one transaction; CockroachDB refuses statements of 16 MiB."""
     retry_first_s: PositiveSeconds = 0.05
     """First wait after the database failed; it doubles, with jitter. Attempts never end: the rings hold what waits."""
-    retry_max_s: PositiveSeconds = 2.0
-    """Longest wait between attempts."""
+    retry_max_s: PositiveSeconds = 1.0
+    """Longest wait between attempts, and so about how late rows come again after a database that was away for long."""
     halt_retry_s: PositiveSeconds = 30.0
     """Wait after an error that only a person can end (a missing privilege, table or column); the partition is shown as
     ``halted`` meanwhile."""

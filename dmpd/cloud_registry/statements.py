@@ -36,6 +36,19 @@ SELECT a.rae, a.session::text, a.name, a.value::text
 FROM {_KEYS} JOIN device_attribute a ON a.rae = k.rae AND a.session = k.session
 """  # noqa: S608 - constants
 
+# In one statement, hence of one moment, and one answer of the database where each of the four above is another.
+READ_WHOLE: Final[LiteralString] = f"""
+SELECT s.rae, s.session::text, s.epoch, s.rev, s.seq, NOT s.stale AND s.absent_at IS NULL AND s.closed_at IS NULL,
+    s.kafka_partition, s.kafka_offset, s.esn, s.esn_source, s.manufacturer, s.model, s.name, s.state, s.first_seen,
+    s.onboarded_at,
+    (SELECT jsonb_agg(jsonb_build_array(i.mac, i.ip4, i.ip6, i.hostname, i.vendor_class, i.client_id, i.port,
+            i.oui_vendor, i.mac_random) ORDER BY i.place)::text
+        FROM device_interface AS i WHERE i.rae = s.rae AND i.session = s.session),
+    (SELECT jsonb_object_agg(a.name, a.value)::text
+        FROM device_attribute AS a WHERE a.rae = s.rae AND a.session = s.session)
+FROM {_KEYS} JOIN device_session s ON s.rae = k.rae AND s.session = k.session
+"""  # noqa: S608 - constants
+
 PROBE: Final[LiteralString] = """
 INSERT INTO sink_probe (kafka_partition, probed_at) VALUES (%s, clock_timestamp())
 ON CONFLICT (kafka_partition) DO UPDATE SET probed_at = excluded.probed_at

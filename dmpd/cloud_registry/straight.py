@@ -83,26 +83,16 @@ def read_known(connection: Connection, topics: Mapping[bytes, Topic]) -> dict[by
     return found
 
 
-def read_content(
-    connection: Connection, known: Mapping[bytes, Known], topics: Mapping[bytes, Topic]
-) -> dict[bytes, Known]:
-    """``known`` with content. What was changed meanwhile, or is not exact any longer, is left out."""
-    keys = {(topics[key].rae, topics[key].session): key for key in known}
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        rows = reader.with_content(connection, reader.read_rows(connection, keys))
-        places = {
-            keys[rae, session]: (epoch, rev, is_exact, partition, offset)
-            for rae, session, epoch, rev, _, is_exact, partition, offset in connection.execute(
-                statements.READ_PLACES, reader.columns(keys)
-            )
-        }
-    found: dict[bytes, Known] = {}
-    for row_key, row in rows.items():
+def read_whole(connection: Connection, topics: Mapping[bytes, Topic]) -> dict[bytes, Known | None]:
+    """As ``read_known``, with content."""
+    keys = {(topic.rae, topic.session): key for key, topic in topics.items()}
+    found: dict[bytes, Known | None] = dict.fromkeys(topics)
+    for row_key, row in reader.read_whole(connection, keys).items():
         key = keys[row_key]
-        before = known[key]
-        if places.get(key) == (before.epoch, before.rev, True, before.partition, before.offset):
-            found[key] = msgspec.structs.replace(before, content=content_of(row.record))
+        if row.is_exact:
+            found[key] = Known(row.epoch, row.rev, row.seq, row.partition, row.offset, content_of(row.record))
+        else:
+            del found[key]
     return found
 
 

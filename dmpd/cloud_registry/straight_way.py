@@ -6,6 +6,8 @@ The decisions are in ``scan`` and ``straight``, what is remembered in ``known``;
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from dmpd.cloud_registry import straight
 from dmpd.cloud_registry.gather import Refuse
 from dmpd.cloud_registry.known import Known, KnownRows
@@ -13,10 +15,15 @@ from dmpd.cloud_registry.patience import DataRefusedError, PatientDatabase
 from dmpd.cloud_registry.scan import device_topic, keys_of, raes_with_rosters, scan
 from dmpd.cloud_registry.settings import WorkerSettings
 from dmpd.cloud_registry.straight import Planned
+from dmpd.cloud_registry.width import Width
 from dmpd.model.running import Running
 from dmpd.model.topics import Topic
 from dmpd.stream.handler import Output, Record
 
+_FEW: Final = 200
+"""So many rows are read whole before it is known whether they are to change: one answer of the database, not two."""
+_PIECES: Final = 8
+"""With two the database would do nearly all of the work twice in the end, with more it gets more statements."""
 _KNOWN_BYTES_MAX: Final = 4 << 20
 """What a worker spends on remembering rows: about 3,000 of them."""
 
@@ -29,6 +36,7 @@ class StraightWay:
         self._settings = settings
         self._database = database
         self._known = KnownRows(_KNOWN_BYTES_MAX)
+        self._width = Width(settings.transaction_sessions_max)
         self._connections_made = 0
 
     def forget(self, records: Sequence[Record]) -> None:
@@ -56,10 +64,10 @@ class StraightWay:
 
     def _write(self, records: Sequence[Record], refuse: Refuse, output: Output) -> Sequence[Record]:
         topics = {key: topic for key in keys_of(records) if key is not None and (topic := device_topic(key))}
-        known = self._recall(topics, output)
+        known, read = self._recall(topics, output)
         runs, rest = scan(records, topics, known, refuse)
         news = {key: run for key, run in runs.items() if run.has_news}
-        self._recall_content(news, known, topics, output)
+        self._recall_content(news, known, topics, read, output)
         planned: list[Planned] = []
         left: set[bytes | None] = set()
         for key, run in news.items():
@@ -72,30 +80,40 @@ class StraightWay:
                 planned.append(one)
             else:
                 left.add(key)
-        settings = self._settings
-        for chunk in straight.chunks(
-            planned, sessions_max=settings.transaction_sessions_max, bytes_max=settings.transaction_bytes_max
-        ):
+        bytes_max, done = self._settings.transaction_bytes_max, 0
+        while done < len(planned):
+            ahead = planned[done : done + self._width.sessions]
+            chunk = next(iter(straight.chunks(ahead, sessions_max=len(ahead), bytes_max=bytes_max)))
             left.update(self._write_planned(chunk, output))
+            done += len(chunk)
         if not left:
             return rest
         left.update(record.key for record in rest)
         return [record for record in records if record.key in left]
 
-    def _recall(self, topics: Mapping[bytes, Topic], output: Output) -> dict[bytes, Known | None]:
-        """The rows of these sessions, from memory or read; those that only the full rules can judge are left out."""
+    def _recall(
+        self, topics: Mapping[bytes, Topic], output: Output
+    ) -> tuple[dict[bytes, Known | None], Collection[bytes]]:
+        """The rows of these sessions, from memory or read; those that only the full rules can judge are left out.
+
+        Also the keys that were read with their content. Of many it is not, because most may turn out to be old news.
+        """
         known: dict[bytes, Known | None] = {}
         known |= {key: row for key in topics if (row := self._known.get(key)) is not None}
         missing = {key: topic for key, topic in topics.items() if key not in known}
-        if missing:
-            known |= self._database.until_done(lambda connection: straight.read_known(connection, missing), output)
-        return known
+        if not missing:
+            return known, ()
+        is_few = len(missing) <= _FEW
+        read = straight.read_whole if is_few else straight.read_known
+        known |= self._database.until_done(lambda connection: read(connection, missing), output)
+        return known, missing.keys() if is_few else ()
 
     def _recall_content(
         self,
         news: Mapping[bytes, Running],
         known: dict[bytes, Known | None],
         topics: Mapping[bytes, Topic],
+        just_read: Collection[bytes],
         output: Output,
     ) -> None:
         """Read the content of rows that are to change and were known by their place only; if they moved, forget.
@@ -106,26 +124,37 @@ class StraightWay:
         read = {
             key: row
             for key, run in news.items()
-            if (row := known[key]) is not None and (row.content is None or run.replace)
+            if (row := known[key]) is not None and (row.content is None or run.replace) and key not in just_read
         }
         if read:
-            found = self._database.until_done(
-                lambda connection: straight.read_content(connection, read, topics), output
-            )
-            for key in read:
-                if key in found:
-                    known[key] = found[key]
+            asked = {key: topics[key] for key in read}
+            found = self._database.until_done(lambda connection: straight.read_whole(connection, asked), output)
+            for key, before in read.items():
+                now = found.get(key)
+                if now is not None and msgspec.structs.replace(now, content=before.content) == before:
+                    known[key] = now
                 else:
                     del known[key]
 
     def _write_planned(self, planned: Sequence[Planned], output: Output) -> Collection[bytes]:
-        """Returns the keys that are to go the other way: none, or all of them (what was written is then old news)."""
+        """Returns the keys that are to go the other way: those of rows that are not as known, and of what is refused.
+
+        What is refused is cut up, so that one bad row in a thousand sends only itself the other, slower way.
+        """
         try:
             self._database.until_done(
                 lambda connection: straight.write(connection, planned, partition=self._partition), output
             )
-        except (straight.NotAsKnownError, DataRefusedError):
+        except straight.NotAsKnownError:  # some; what was written is old news there
             return [one.key for one in planned]
+        except DataRefusedError:
+            if len(planned) == 1:
+                return [planned[0].key]
+            self._width.refused(len(planned))
+            width = -(-len(planned) // _PIECES)
+            pieces = [planned[first : first + width] for first in range(0, len(planned), width)]
+            return {key for piece in pieces for key in self._write_planned(piece, output)}
+        self._width.written(len(planned))
         for one in planned:
             self._known.put(one.key, one.known)
         return ()

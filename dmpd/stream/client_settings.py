@@ -1,8 +1,11 @@
 """What the consumer tells librdkafka: pure. What each group protocol refuses is left out."""
 
-from typing import Any
+from typing import Any, Final
 
 from dmpd.stream.settings import StreamSettings
+
+_BULK_BYTES: Final = 64 * 1024
+"""More than this is a batch already; a worker too takes it for bulk."""
 
 
 def consumer_settings(settings: StreamSettings) -> dict[str, Any]:
@@ -23,7 +26,15 @@ def tuning(settings: StreamSettings) -> dict[str, Any]:
         "queued.max.messages.kbytes": settings.prefetch_bytes_max // 1024,
         "fetch.queue.backoff.ms": 10,  # its default of 1000 costs most of the throughput
         "fetch.wait.max.ms": 50,  # bounds how late a resume takes effect while others flow
+        **lingering(settings.linger_ms),
     }
+
+
+def lingering(linger_ms: int) -> dict[str, Any]:
+    """Where the broker gathers, neither this process nor a worker wakes before there is enough, or time is up."""
+    if not linger_ms:
+        return {}
+    return {"fetch.min.bytes": _BULK_BYTES, "fetch.wait.max.ms": linger_ms}
 
 
 def group_settings(settings: StreamSettings) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Most records taken from the Kafka client in one turn of the loop; 500 to 2000 is where it is fastest."""
     prefetch_bytes_max: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 16 * MEBIBYTE
     """Most bytes that the Kafka client holds before we take them, all partitions together."""
+    linger_ms: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """Let Kafka gather records for up to this long before it gives them (until there are 64 KiB, per broker): fewer and
+    wider batches for less CPU, at the price of latency. 0 = every record at once. What waits in bulk never waits."""
     commit_records: PositiveInt = 1000
     """Commit after this many records, or after ``commit_interval_s``, whichever is first."""
     commit_interval_s: PositiveSeconds = 1.0

@@ -148,7 +148,7 @@ def test_one_session_is_found_by_how_it_begins_and_read_by_its_key(connection):
     assert plan.indexes == {"device_session_session"}, plan.text
     assert 1 <= plan.rows <= 3
     keys = reader.columns([(RAE, session)])
-    for statement in (statements.READ, statements.READ_INTERFACES, statements.READ_ATTRIBUTES):
+    for statement in (statements.READ, statements.READ_INTERFACES, statements.READ_ATTRIBUTES, statements.READ_WHOLE):
         plan = Plan(connection, statement, keys)
         assert not plan.read_whole, plan.text
         assert plan.buffers <= 30

@@ -1,5 +1,7 @@
 """The stream on a real Kafka: what the mock cluster cannot be trusted for."""
 
+import time
+
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -85,6 +87,30 @@ def test_a_killed_parent_loses_nothing(tmp_path, kafka, topics):
         assert stream.exit_code() == 0, stream.log
     assert all(goes_on_in_order(handled(tmp_path, n)) for n in range(PARTITIONS))
     assert committed(kafka, topics) == load.counts
+
+
+@pytest.mark.parametrize("linger_ms", [0, 1000])
+def test_records_that_trickle_in_gather_for_as_long_as_is_set(tmp_path, kafka, topics, linger_ms):
+    """One after the other, each acknowledged before the next; in bulk they come at once all the same."""
+    load = Load(kafka.bootstrap_servers, topics[0])
+    with daemon(tmp_path, kafka, topics, linger_ms=linger_ms) as stream:
+        load.send(PARTITIONS)
+        load.flush()
+        wait_for(lambda: all_handled(tmp_path, load), lambda: stream.log)
+        before = sum(len(handled(tmp_path, n, "batches")) for n in range(PARTITIONS))
+        began_s = time.monotonic()
+        for _ in range(40):
+            load.send(1)
+            load.flush()
+        wait_for(lambda: all_handled(tmp_path, load), lambda: stream.log)
+        batches = sum(len(handled(tmp_path, n, "batches")) for n in range(PARTITIONS)) - before
+        if linger_ms:
+            assert batches <= time.monotonic() - began_s + 3
+        else:
+            assert batches > 10
+        load.send(PARTITIONS * 500, size=500)
+        load.flush()
+        wait_for(lambda: all_handled(tmp_path, load), lambda: stream.log)
 
 
 def test_instances_come_and_go_under_load(tmp_path, kafka, topics):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class Journal:
-    """One line per record that was handled, in order: its offset."""
+    """One line per record that was handled, in order: its offset; in another file how many of each batch."""
 
-    def __init__(self, folder, partition):
-        self._fd = os.open(Path(folder) / f"{partition}.journal", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    def __init__(self, folder, partition, kind="journal"):
+        self._fd = os.open(Path(folder) / f"{partition}.{kind}", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def write(self, text):
         os.write(self._fd, text.encode())
@@ -35,6 +35,7 @@ class Note:
         self.options = json.loads(argument)
         self.folder = Path(self.options["folder"])
         self.journal = Journal(self.folder, partition)
+        self.batches = Journal(self.folder, partition, "batches")
         self.partition = partition
 
     def handle(self, records, output):
@@ -47,6 +48,7 @@ class Note:
         for record in records:
             self._provoke(record, output)
         self.journal.write("".join(f"{record.offset}\n" for record in records))
+        self.batches.write(f"{len(records)}\n")
 
     def _provoke(self, record, output):
         value = (record.value or b"").decode()
@@ -99,7 +101,7 @@ def note(partition, argument):
     return Note(partition, argument)
 
 
-def handled(folder, partition):
-    """Offsets in the order in which they were handled, repeats included."""
-    path = Path(folder) / f"{partition}.journal"
+def handled(folder, partition, kind="journal"):
+    """Offsets in the order in which they were handled, repeats included; of ``batches`` their records."""
+    path = Path(folder) / f"{partition}.{kind}"
     return [int(line) for line in path.read_text().split()] if path.exists() else []

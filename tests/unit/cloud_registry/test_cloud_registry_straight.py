@@ -130,6 +130,33 @@ def test_a_roster_takes_all_of_its_rae_the_other_way(connection, handler, judged
     assert set(judged) == {SESSION, session_id(2)}
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_the_database_refuses_sends_only_its_own_session_the_other_way(connection, handler, judged, is_new):
+    connection.execute("ALTER TABLE device_attribute ADD CONSTRAINT no_poison CHECK (name <> 'poison')")
+    sessions = [session_id(number) for number in range(100)]
+    bad = sessions[37]
+    if not is_new:
+        hand(handler, *(checkpoint(1, RECORD, session=session, seq=1) for session in sessions))
+    said = []
+    for session in sessions:
+        attributes = {"a": Raw(b"2")} | ({"poison": Raw(b"1")} if session == bad else {})
+        if is_new:
+            said.append(checkpoint(1, DeviceRecord(attributes=attributes), session=session, seq=1))
+        else:
+            said.append(change(2, patch=RecordPatch(attributes=attributes), session=session, seq=2))
+        said.append(change(said[-1].rev + 1, patch=RecordPatch(state="asleep"), session=session, seq=3))
+    output = OutputTwin()
+    handler.handle([record_of(message, 100 + i) for i, message in enumerate(said)], output)
+    assert set(judged) == {bad}
+    assert list(output.refused) == [100 + 2 * 37]
+    found = rows_of(connection)
+    assert {session for session, row in found.items() if row.record.attributes.get("a") == Raw(b"2")} == {*sessions} - {
+        bad
+    }
+    assert all(row.record.state == "asleep" for row in found.values())
+    assert [session for session, row in found.items() if row.stale] == [bad], "a revision is missing"
+
+
 def test_rows_that_another_writer_moved_are_judged_and_the_others_are_not(connection, handler, postgres, judged):
     sessions = [session_id(number) for number in range(5)]
     hand(handler, *(checkpoint(1, RECORD, session=session, seq=1) for session in sessions))

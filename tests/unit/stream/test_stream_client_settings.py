@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import Consumer, KafkaException
 
-from dmpd.stream.client_settings import consumer_settings, group_settings, tuning
+from dmpd.stream.client_settings import consumer_settings, group_settings, lingering, tuning
 from dmpd.stream.settings import StreamSettings
 
 
@@ -11,6 +11,16 @@ from dmpd.stream.settings import StreamSettings
 def test_the_client_takes_the_settings_of_each_protocol(protocol):
     settings = StreamSettings(group_protocol=protocol)
     Consumer(tuning(settings) | consumer_settings(settings)).close()
+
+
+@pytest.mark.parametrize("linger_ms", [1, 50, 1000])
+def test_the_broker_gathers_for_as_long_as_is_set_and_not_at_all_by_default(linger_ms):
+    assert lingering(0) == {}
+    found = tuning(StreamSettings(linger_ms=linger_ms))
+    assert found["fetch.wait.max.ms"] == linger_ms
+    assert found["fetch.min.bytes"] > 1
+    assert found.keys() - tuning(StreamSettings()).keys() == {"fetch.min.bytes"}
+    Consumer(found | consumer_settings(StreamSettings())).close()
 
 
 def test_what_one_protocol_needs_the_other_refuses():

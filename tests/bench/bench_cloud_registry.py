@@ -2,14 +2,20 @@
 
 import argparse
 import random
+import signal
+import sys
+from collections.abc import Sequence
 from typing import Final
 
-from tests.bench.cloud_registry import backlog, decoding
+from tests.bench.cloud_registry import backlog, decoding, live, live_figures
 from tests.bench.cloud_registry.backlog import Filled, Run
-from tests.bench.cloud_registry.contenders import PEERS, Contender, Dmpd
+from tests.bench.cloud_registry.contenders import PEERS, Contender, Dmpd, Dmpd50
+from tests.bench.cloud_registry.live import Live
 from tests.bench.cloud_registry.servers import Servers, running
 from tests.bench.report import Figure, figure, publish
 
+PACERS: Final = ("parallel", "plain")
+"""The fastest and the thriftiest rival at a steady pace."""
 SESSIONS: Final = {"A": 20_000, "B": 200}
 
 
@@ -52,14 +58,61 @@ def _figures(letter: str, runs: list[Run]) -> list[Figure]:
     return found
 
 
+def poison(servers: Servers, records: int, rounds: int) -> list[Figure]:
+    """C, in turns with A of as many records."""
+    filled = {share: backlog.fill(servers, Dmpd, "A", records, SESSIONS["A"], share) for share in (0.0, 0.001)}
+    runs: dict[float, list[Run]] = {0.0: [], 0.001: []}
+    for _ in range(rounds):
+        for share in random.sample(sorted(filled), 2):
+            runs[share].append(backlog.run(servers, Dmpd, filled[share]))
+            print(f"{'C' if share else 'A'} {runs[share][-1]}", flush=True)
+    bad = runs[0.001]
+    return [
+        figure("C", "updates/s", [one.per_s for one in bad], reference=[o.per_s for o in runs[0.0]], bar=">= 0.8x"),
+        figure("C/unjust", "dead letters", [float(one.unjust) for one in bad], bar="0"),
+        figure("C/wrong", "rows", [float(one.wrong) for one in bad], bar="0"),
+    ]
+
+
+def kill(servers: Servers, records: int, names: list[str]) -> list[Figure]:
+    """G: each killed once in mid-backlog."""
+    runs: list[Run] = []
+    for kind in (Dmpd, *(PEERS[name] for name in names)):
+        filled = backlog.fill(servers, kind, "A", records, SESSIONS["A"], 0.0)
+        runs.append(backlog.run(servers, kind, filled, kill_at=0.4))
+        print(f"G {runs[-1]}", flush=True)
+    mine, *others = runs
+    best = [min(one.recover_s for one in others)] if others else None
+    return [
+        figure("G", "s from the kill to the final state", [mine.recover_s], reference=best, bar="<= 1x"),
+        *(figure(f"G/{one.name}", "s", [one.recover_s]) for one in others),
+        figure("G/wrong", "rows", [float(mine.wrong)], bar="0"),
+        figure("G/duplicates", "records", [float(mine.duplicates)]),
+    ]
+
+
+def lives(
+    servers: Servers, letter: str, rounds: int, kinds: Sequence[type[Contender]], steady_s: float
+) -> list[Figure]:
+    runs: dict[str, list[Live]] = {kind.name: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind in random.sample(kinds, len(kinds)):
+            runs[kind.name].append(live.run(servers, kind, letter, steady_s=steady_s))
+            print(f"{letter} {runs[kind.name][-1]}", flush=True)
+    return live_figures.figures(letter, runs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="A,B,decode", help="figures, by comma")
+    parser.add_argument("--only", default="A,B,C,D,E,F,R,G,decode", help="figures, by comma")
     parser.add_argument("--short", action="store_true", help="fewer records and rounds: for trying, not for stating")
     parser.add_argument("--records", type=int)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--steady-s", type=float, default=60.0, help="how long D is measured, after 5 s")
     parser.add_argument("--peers", default="plain,spring-batch,pekko", help="by comma; empty for none")
+    parser.add_argument("--keep", action="store_true", help="in the file: figures of earlier runs")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # whoever is measured ends with this process
     chosen = options.only.split(",")
     names = [name for name in options.peers.split(",") if name]
     records = options.records or (100_000 if options.short else 500_000)
@@ -68,13 +121,23 @@ def main() -> None:
     if "decode" in chosen:
         figures += decoding.measure()
     if set(chosen) - {"decode"}:
-        for name in names:
+        for name in {*names, *(PACERS if names and "D" in chosen else ())}:
             PEERS[name].build()
         with running() as servers:
             for letter in ("A", "B"):
                 if letter in chosen:
                     figures += backlogs(servers, letter, records, rounds, names)
-    publish("cloud_registry", figures)
+            if "C" in chosen:
+                figures += poison(servers, records, 1 if options.short else 2)
+            if "D" in chosen:
+                pacers = [PEERS[name] for name in PACERS] if names else []
+                figures += lives(servers, "D", rounds, [Dmpd, Dmpd50, *pacers], options.steady_s)
+            for letter in ("E", "F", "R"):
+                if letter in chosen:
+                    figures += lives(servers, letter, 1, [Dmpd, *(PEERS[name] for name in names)], 0)
+            if "G" in chosen:
+                figures += kill(servers, records, names)
+    publish("cloud_registry", figures, keep=options.keep)
 
 
 if __name__ == "__main__":

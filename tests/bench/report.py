@@ -49,8 +49,13 @@ def figure(
     )
 
 
-def publish(name: str, figures: Sequence[Figure]) -> None:
-    """Print the table and write the file."""
+def publish(name: str, figures: Sequence[Figure], *, keep: bool = False) -> None:
+    """Print the table and write the file; ``keep`` what stands there of figures that are not among these."""
+    file = FOLDER / f"{name}.json"
+    if keep and file.exists():
+        made = {one.figure for one in figures}
+        before = msgspec.json.decode(file.read_bytes(), type=list[Figure])
+        figures = [*(one for one in before if one.figure not in made), *figures]
     table = Table(title=name)
     for column in ("figure", "value", "unit", "reference", "ratio", "bar", "n", "min", "max"):
         table.add_column(column, justify="left" if column in ("figure", "unit", "bar") else "right")
@@ -58,7 +63,7 @@ def publish(name: str, figures: Sequence[Figure]) -> None:
         table.add_row(*(_cell(getattr(one, column.header)) for column in table.columns))
     Console(width=140).print(table)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
 
 
 def _cell(value: object) -> str:

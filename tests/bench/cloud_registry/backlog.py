@@ -1,7 +1,9 @@
-"""A, B: catching up with a backlog; then applying the same records again, or a kill in the middle."""
+"""A, B, C, G: catching up with a backlog; with poison in it, the same records again, or a kill in the middle."""
 
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ class Filled(Struct, frozen=True):
 
     topic: str
     backlog: Backlog
+    poison: Counter[bytes] = Counter()
+    """The values that are to be dead letters."""
 
 
 class Run(Struct, kw_only=True):
@@ -42,7 +46,10 @@ class Run(Struct, kw_only=True):
     foreign_cores: float
     recover_s: float = 0.0
     """From the kill to the final state, if there was one."""
-    written_again: int = 0
+    duplicates: int = 0
+    """Records that were in the database at the kill and were read again, if there was one."""
+    unjust: int = 0
+    """Poison that is no dead letter, and dead letters that are no poison."""
     replay: "Run | None" = None
 
     @property
@@ -56,7 +63,8 @@ class Run(Struct, kw_only=True):
             f" {self.rows:.2f} rows, {self.wal_bytes:.0f} B WAL, {self.commits_per_s:.0f} commits/s;"
             f" {self.pss_mib:.0f} MiB; {self.dead_letters} dead, {self.wrong} wrong;"
             f" others {self.foreign_cores:.2f} cores"
-            + (f"; recovered in {self.recover_s:.1f} s" if self.recover_s else "")
+            + (f"; recovered in {self.recover_s:.1f} s, {self.duplicates} again" if self.recover_s else "")
+            + (f"; {self.unjust} unjust" if self.unjust else "")
         )
 
 
@@ -76,24 +84,25 @@ def fill(servers: Servers, contender: type[Contender], letter: str, records: int
             "enable.idempotence": True,
         }
     )
-    size_bytes = spoilt = 0
+    size_bytes = 0
+    poison: list[bytes] = []
     for number, (device, rev, moment, is_bad) in enumerate(backlog.updates()):
         value = contender.format(fleet, device, rev, moment)
         size_bytes += len(value)
         if is_bad:
             content = "record" if contender is not Dmpd or rev == 1 else "set"
-            value = spoil(spoilt % BAD_KINDS, value, rev, id_name=contender.id_name, content=content)
-            spoilt += 1
+            value = spoil(len(poison) % BAD_KINDS, value, rev, id_name=contender.id_name, content=content)
+            poison.append(value)
         # dmpd's bridge partitions by RAE, and so it is for all: one order per RAE.
         producer.produce(topic, value, fleet.keys[device], fleet.partitions[device])
         if number % 2000 == 0:
             producer.poll(0)
     assert producer.flush(120) == 0
     print(f"{topic}: {records} records of {size_bytes / records:.0f} B, {sessions} sessions", flush=True)
-    return Filled(topic, backlog)
+    return Filled(topic, backlog, Counter(poison))
 
 
-class _Meter:
+class Meter:
     """What was used and written since it was made."""
 
     def __init__(self, contender: Contender, connection: psycopg.Connection[Any]) -> None:
@@ -139,7 +148,12 @@ def run(
         kind(servers, filled.topic) as contender,
         contextlib.closing(psycopg.connect(contender.dsn, autocommit=True)) as connection,
     ):
+        if filled.poison:
+            contender.refuse_in_database(connection)
         done = _catch_up(contender, connection, backlog, kill_at)
+        if filled.poison:
+            dead = Counter(servers.values_in(contender.dead))
+            done.unjust = ((dead - filled.poison) + (filled.poison - dead)).total()
         if replay:
             contender.kill()
             contender.group += "-again"
@@ -161,8 +175,8 @@ def _catch_up(
     contender.start()
     _wait(contender, lambda: contender.has_begun(connection), 0.02)
     began_s = time.time()
-    meter = _Meter(contender, connection)
-    killed_s = 0.0
+    meter = Meter(contender, connection)
+    killed_s, duplicates = 0.0, 0
     passed = lambda: contender.metric("dmpd_stream_passed_records_total") >= backlog.records  # noqa: E731
     deadline_s = time.monotonic() + _LIMIT_S
     while not (passed() if again else contender.progress(connection) >= wanted):
@@ -173,6 +187,7 @@ def _catch_up(
         if kill_at is not None and not killed_s and contender.progress(connection) >= kill_at * wanted:
             contender.kill()
             killed_s = time.time()
+            duplicates = contender.read_again(connection)
             contender.start()
         time.sleep(0.05 if again else 0.1)
     used = meter.since()
@@ -195,9 +210,10 @@ def _catch_up(
         commits_per_s=written["commits"] / seconds,
         pss_mib=contender.pss_peak_mib,
         dead_letters=servers.records_in(contender.dead),
-        wrong=wrong_rows(contender, connection, backlog),
+        wrong=wrong_rows(contender, connection, backlog.fleet, backlog.revs),
         foreign_cores=max(0.0, (used["busy"] - ours_s) / used["time"]),
         recover_s=ended_s - killed_s if killed_s else 0.0,
+        duplicates=duplicates,
     )
 
 
@@ -209,10 +225,9 @@ def _wait(contender: Contender, condition: Any, every_s: float) -> None:
         time.sleep(every_s)
 
 
-def wrong_rows(contender: Contender, connection: psycopg.Connection[Any], backlog: Backlog) -> int:
-    """Rows that are missing, too many, or say something else than the last revision."""
-    fleet = backlog.fleet
-    expected = {fleet.sessions[n]: fleet.expected(n, rev) for n, rev in enumerate(backlog.revs) if rev}
+def wrong_rows(contender: Contender, connection: psycopg.Connection[Any], fleet: Fleet, revs: Sequence[int]) -> int:
+    """Rows that are missing, too many, or say something else than their last revision."""
+    expected = {fleet.sessions[n]: fleet.expected(n, rev) for n, rev in enumerate(revs) if rev}
     found = {session: tuple(said) for session, *said in connection.execute(contender.rows_sql)}
     differing = [session for session, said in expected.items() if found.get(session) != said]
     for session in differing[:3]:

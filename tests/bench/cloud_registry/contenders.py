@@ -40,6 +40,8 @@ class Contender:
     commits_sql: str
     """session, rev, commit time of the row in seconds."""
     tables: Sequence[str]
+    """The one with a row for each session first."""
+    session_column: str
 
     def __init__(self, servers: Servers, topic: str) -> None:
         self.servers = servers
@@ -131,6 +133,14 @@ class Contender:
     def progress(self, connection: psycopg.Connection[Any]) -> int:
         return int(connection.execute(self.progress_sql).fetchone()[0])  # type: ignore[index]
 
+    def read_again(self, connection: psycopg.Connection[Any]) -> int:
+        """How many records are in the database that its successor will read; 0 if that cannot be said."""
+        return 0
+
+    def refuse_in_database(self, connection: psycopg.Connection[Any]) -> None:
+        """Have the database refuse what ``fleet.spoil`` makes for it."""
+        raise NotImplementedError
+
     def load_rows(self, fleet: Fleet, devices: int) -> None:
         """Complete rows of the first ``devices`` at revision 1, as if they had been written long ago."""
         raise NotImplementedError
@@ -138,6 +148,8 @@ class Contender:
 
 class Dmpd(Contender):
     name = "dmpd"
+    linger_ms = 0
+    session_column = "session"
     id_name = "session"
     progress_sql = "SELECT coalesce(sum(rev), 0) FROM device_session"
     rows_sql = """SELECT s.session::text, s.rae, s.rev, s.state, s.esn, a.value #>> '{}' FROM device_session s
@@ -172,6 +184,7 @@ class Dmpd(Contender):
                     "dead_letter_topic": self.dead,
                     "group": self.group,
                     "session_timeout_s": _SESSION_TIMEOUT_MS / 1000,
+                    "linger_ms": self.linger_ms,
                 },
             },
         }
@@ -183,6 +196,14 @@ class Dmpd(Contender):
 
     def command(self) -> tuple[list[str], Path, dict[str, str]]:
         return [self._program(), "cloud-registry", "--config", str(self._config)], ROOT, {}
+
+    def read_again(self, connection: psycopg.Connection[Any]) -> int:
+        asked = """SELECT coalesce(sum(last + 1), 0)
+            FROM (SELECT max(kafka_offset) AS last FROM device_session GROUP BY kafka_partition) AS p"""
+        return int(connection.execute(asked).fetchone()[0]) - self.servers.committed(self.group, self.topic)  # type: ignore[index]
+
+    def refuse_in_database(self, connection: psycopg.Connection[Any]) -> None:
+        connection.execute(f"ALTER TABLE device_attribute ADD CHECK (name <> '{load.REFUSED}')".encode())
 
     def has_begun(self, connection: psycopg.Connection[Any]) -> bool:
         return self.metric("dmpd_stream_records_total") > 0
@@ -242,8 +263,15 @@ class Dmpd(Contender):
             connection.execute("CHECKPOINT")
 
 
+class Dmpd50(Dmpd):
+    """Gathers for up to 50 ms."""
+
+    name = "dmpd-50"
+    linger_ms = 50
+
+
 class Peer(Contender):
-    id_name = "device_session_id"
+    id_name = session_column = "device_session_id"
     progress_sql = "SELECT coalesce(sum(rev), 0) FROM device"
     rows_sql = "SELECT device_session_id::text, rae, rev, state, esn, attributes->>'fw' FROM device"
     commits_sql = """SELECT device_session_id::text, rev, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8

@@ -98,11 +98,13 @@ class Backlog:
                 yield device, revs[device], moment, False
 
 
-BAD_KINDS = 8
+BAD_KINDS = 9
+REFUSED = "refused by the database"
+"""Name of an attribute that nothing but a constraint of the database refuses."""
 
 
 def spoil(kind: int, good: bytes, rev: int, *, id_name: str, content: str) -> bytes:
-    """One of the ways in which a record can be poison, the peers' kinds."""
+    """One of the ways in which a record can be poison, the peers' kinds and one more."""
     if kind == 0:
         return good[: len(good) // 2]
     message = json.loads(good)
@@ -119,6 +121,9 @@ def spoil(kind: int, good: bytes, rev: int, *, id_name: str, content: str) -> by
         message[content]["attributes"]["fw"] = "7\x00"
     elif kind == 6:
         message[content] = None
-    else:
+    elif kind == 7:
         message["at"] = "yesterday"
+    else:
+        message["rev"] = rev + 1
+        message[content]["attributes"][REFUSED] = True
     return json.dumps(message, separators=(",", ":")).encode()

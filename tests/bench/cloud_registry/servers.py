@@ -97,6 +97,18 @@ class Servers:
         marks = [self._probe.get_watermark_offsets(TopicPartition(topic, n), timeout=10) for n in range(count)]
         return sum(high - low for low, high in marks)
 
+    def values_in(self, topic: str) -> list[bytes]:
+        """Of all records of its only partition."""
+        place = TopicPartition(topic, 0)
+        _, end = self._probe.get_watermark_offsets(place, timeout=10)
+        self._probe.assign([TopicPartition(topic, 0, 0)])
+        found: list[bytes] = []
+        deadline_s = time.monotonic() + 30
+        while len(found) < end and time.monotonic() < deadline_s:
+            found += [message.value() or b"" for message in self._probe.consume(1000, 0.2) if message.error() is None]
+        self._probe.unassign()
+        return found
+
     def committed(self, group: str, topic: str) -> int:
         """Sum of the group's committed offsets."""
         with contextlib.closing(
@@ -114,6 +126,20 @@ class Servers:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         reaped = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
         return reaped + processes.cpu_s([pid, *processes.descendants(pid)])
+
+    def kill_postgres(self) -> None:
+        """As a power cut: all its processes at once."""
+        below = processes.descendants(self.postgres.pid)
+        self.postgres.kill()
+        for pid in below:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it saw its parent die
+                continue
+
+    def restart_postgres(self) -> None:
+        """Blocks until it takes connections."""
+        self.postgres.start()
 
     def freeze_postgres(self) -> None:
         for pid in (self.postgres.pid, *processes.descendants(self.postgres.pid)):

@@ -5,7 +5,7 @@ Pure. The sink calls it twice: on rows read without a lock, to leave out what ch
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -33,6 +33,14 @@ class EventRow(Struct, frozen=True, kw_only=True):
     detail: Mapping[str, object]
 
 
+class TooManyAtOnceError(Exception):
+    """Give the steps of the unit in halves."""
+
+
+_ONE_BY_ONE_MAX: Final = 64
+"""On a busy machine a thousand took longer than the database lets a transaction idle, again at each attempt."""
+
+
 class Refusal(NamedTuple):
     """A record that the model refuses, as the row is: the row would grow over its bound."""
 
@@ -53,6 +61,9 @@ def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
     """Apply the steps of ``unit`` to ``row`` (``None``: never heard of); what its RAE has to be told is in ``asks``.
 
     What comes together is applied as one fold; one that is refused is taken apart into its messages.
+
+    Raises:
+        TooManyAtOnceError: So many would have to be judged one by one that no row should be locked meanwhile.
     """
     events: list[EventRow] = []
     refusals: list[Refusal] = []
@@ -64,6 +75,8 @@ def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
         messages = [step.message for step in steps if isinstance(step.message, Foldable)]
         after, verdict = apply(row, fold_all(map(fold_of, messages)), rae=unit.rae, session=unit.session)
         if verdict.outcome == "refused" and len(steps) > 1:
+            if len(steps) > _ONE_BY_ONE_MAX:
+                raise TooManyAtOnceError
             for step in steps:
                 take([step])
             return

@@ -16,6 +16,7 @@ import msgspec
 
 from dmpd.cloud_registry import sink
 from dmpd.cloud_registry.asks import Asks, Teller
+from dmpd.cloud_registry.decide import TooManyAtOnceError
 from dmpd.cloud_registry.gather import Refuse, Unit, chunks, gather
 from dmpd.cloud_registry.patience import DataRefusedError, PatientDatabase
 from dmpd.cloud_registry.settings import WorkerSettings
@@ -93,7 +94,7 @@ class CloudRegistryHandler:
                 output,
                 is_single=len(units) == 1 and len(units[0].steps) == 1,
             )
-        except DataRefusedError as error:
+        except (DataRefusedError, TooManyAtOnceError) as error:
             if len(units) > 1:
                 middle = len(units) // 2
                 self._write(units[:middle], refuse, output, asks)

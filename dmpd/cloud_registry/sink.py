@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from dmpd.cloud_registry import reader, statements
 from dmpd.cloud_registry.asks import Asks
-from dmpd.cloud_registry.decide import Decision, EventRow, Refusal, decide, event_row, newest
+from dmpd.cloud_registry.decide import Decision, EventRow, Refusal, TooManyAtOnceError, decide, event_row, newest
 from dmpd.cloud_registry.gather import Unit, is_retained, received_at
 from dmpd.cloud_registry.same_json import same_json, same_record
 from dmpd.model.apply import DeviceRow
@@ -91,6 +91,7 @@ def write(connection: Connection, units: Sequence[Unit], *, partition: int, asks
 
     Raises:
         RowAppearedError: Try again at once.
+        TooManyAtOnceError: Give the units apart, and one alone in halves.
         psycopg.Error: Whatever the database says; see ``sqlstate``.
     """
     with connection.transaction():
@@ -193,7 +194,10 @@ def _different(old: Mapping[str, Raw], new: Mapping[str, Raw]) -> dict[str, Raw]
 
 
 def _changes_nothing(unit: Unit, row: DeviceRow, asks: Asks) -> bool:
-    decision = decide(unit, row, asks)
+    try:
+        decision = decide(unit, row, asks)
+    except TooManyAtOnceError:
+        return False
     return not decision.refusals and not _differs(row, decision)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from dmpd.cloud_registry.asks import Asks
-from dmpd.cloud_registry.decide import decide
+from dmpd.cloud_registry.decide import TooManyAtOnceError, decide
 from dmpd.cloud_registry.gather import Step, Unit
 from dmpd.model import content_size, limits
 from dmpd.model.apply import apply_message
@@ -132,6 +132,15 @@ def test_what_comes_together_is_refused_message_by_message(contents):
         assert found.row == single
     else:  # they went over the bound on their way, together they do not
         assert found.row.rev == messages[-1].rev
+
+
+def test_many_that_are_refused_are_to_come_in_halves():
+    """Judged one by one under a row's lock they could take longer than the database waits."""
+    row, _ = apply_message(None, checkpoint(1, DeviceRecord()))
+    greedy = changes([({f"{n}": Raw(b"1") for n in range(COUNT + 1)}, set())] * 65)
+    assert len(decided(row, greedy[:64]).refusals) == 64
+    with pytest.raises(TooManyAtOnceError):
+        decided(row, greedy)
 
 
 @settings(suppress_health_check=CHECK)

@@ -1,5 +1,7 @@
 """The ring against a deque: whatever is written, freed and read, in any order, the same frames come out."""
 
+import fcntl
+import mmap
 import os
 from collections import deque
 
@@ -134,4 +136,19 @@ def test_damage_in_a_header_is_noticed(slot, garbage):
     finally:
         producer.close()
         consumer.close()
+        os.close(fd)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_who_holds_the_memory_cannot_change_its_size(change):
+    """A worker that shrank it would end the parent by SIGBUS."""
+    fd = create_memory(CAPACITY)
+    try:
+        size_bytes = os.fstat(fd).st_size
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, size_bytes + change * mmap.PAGESIZE)
+        with pytest.raises(PermissionError):  # nor take the seals off, or add one against the parent
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        assert os.fstat(fd).st_size == size_bytes
+    finally:
         os.close(fd)

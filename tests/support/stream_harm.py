@@ -12,7 +12,7 @@ from tests.support.stream_handlers import Journal
 
 class Harm:
     """Values: ``raise``, ``exit 3``, ``leave`` (SystemExit), ``SIGSEGV`` and other signals, ``flaky``
-    (raises while a file of that name exists). Any other is noted.
+    (raises while a file of that name exists), ``keep 8`` (as many MiB, touched). Any other is noted.
 
     While the file ``block`` exists it waits for its sink, saying so. Not made while ``unmade`` exists.
     """
@@ -22,6 +22,7 @@ class Harm:
         if (self.folder / "unmade").exists():
             raise RuntimeError("cannot be made")
         self.journal = Journal(self.folder, partition)
+        self.kept = []
 
     def handle(self, records, output):
         while (self.folder / "block").exists():
@@ -30,6 +31,8 @@ class Harm:
         for record in records:
             if record.value == b"flaky" and (self.folder / "flaky").exists():
                 raise RuntimeError("for a while")
+            if record.value.startswith(b"keep"):
+                self.kept.append(b"x" * (int(record.value.split()[1]) << 20))
             provoke(record.value.decode())
         self.journal.write("".join(f"{record.offset}\n" for record in records))
 

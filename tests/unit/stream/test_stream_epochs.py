@@ -121,6 +121,21 @@ def test_a_record_of_a_partition_that_is_gone_is_dropped(parent):
     assert parent._consumer.sought == []
 
 
+def test_a_record_that_comes_alone_is_judged_as_strictly(parent):
+    def rebalance():
+        parent.on_revoked([0])
+        parent.on_assigned({0: 3})
+
+    parent._consumer.first = record(7, 5)
+    parent._fetch_or_rebuild(0.0)
+    assert sorted(parent._partitions) == [0, 1]
+    parent._consumer.first = record(0, 5)
+    parent._consumer.during_consume = rebalance
+    parent._fetch_or_rebuild(0.0)
+    assert placed(parent, 0) == 0
+    assert parent._consumer.sought == [(0, 3)]
+
+
 def test_late_answers_of_an_earlier_assignment_commit_nothing(parent):
     """A zombie's commit is accepted by the broker: only current assignments are ever candidates."""
     parent._consumer.first = record(0, 5)

@@ -130,6 +130,20 @@ def test_a_refusal_is_never_the_end(outgoing, producer, partition):
     assert partition.candidate().offset == 13
 
 
+def test_what_is_refused_again_waits_a_second_and_lets_others_by(outgoing, producer, partition):
+    """The first time at once, without its value; a topic that takes nothing is not asked 200 times a second."""
+    outgoing.emit(partition, Emit("missing", b"k", b"v"))
+    for now_s in (5.0, 5.1):
+        outgoing.pump(now_s)
+        assert producer.answer("no such topic")[0] == "missing"
+        producer.poll(0)
+    outgoing.emit(partition, Emit("cmd", b"k", b"v"))
+    outgoing.pump(6.0)
+    assert [topic for topic, *_ in producer.taken] == ["cmd"]
+    outgoing.pump(6.1)
+    assert [topic for topic, *_ in producer.taken] == ["cmd", "missing"]
+
+
 def test_what_belongs_to_a_partition_that_is_gone_is_dropped(outgoing, producer, partition):
     outgoing.give_up(partition, Position(0, 0), reason="bad", detail="")
     partition.close()

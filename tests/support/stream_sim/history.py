@@ -11,6 +11,7 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import drain as drain_module
 from dmpd.stream import parent as parent_module
+from dmpd.stream import partition as partition_module
 from dmpd.stream import worker_life
 from dmpd.stream import workers as workers_module
 from dmpd.stream.settings import StreamSettings
@@ -58,6 +59,8 @@ class Simulation:
         clock = SimpleNamespace(monotonic=lambda: self.now_s)
         for module in (parent_module, workers_module, drain_module):
             monkeypatch.setattr(module, "time", clock)
+        for module in (parent_module, partition_module, workers_module):  # their jitter is the seed's too
+            monkeypatch.setattr(module, "random", self.dice)
         monkeypatch.setattr(drain_module, "exit_now", self._exit)
         monkeypatch.setattr(parent_module, "exit_now", self._exit)
         monkeypatch.setattr(parent_module, "StreamConsumer", self._connect)

@@ -112,10 +112,13 @@ class SimWorker:
 
 
 class SimServer:
-    """A pipe's end stands for a pidfd. A dead server's children go on until they are killed."""
+    """A pipe's end stands for a pidfd. A dead server's children go on until they are killed.
+
+    Pids count the births: a descriptor's number comes again whenever the process likes, and a seed is to tell all.
+    """
 
     def __init__(self, sim):
-        self.sim, self.workers, self.is_up = sim, {}, True
+        self.sim, self.workers, self.is_up = sim, [], True
         self.said_released = {}
         """By ring: what workers have said of it before they died; nothing of it is offered again."""
 
@@ -138,14 +141,14 @@ class SimServer:
             raise ViolationError(f"partition {request.partition}: {start} was released and is offered again")
         copy = socket.socket(fileno=os.dup(channel.fileno()))
         worker = SimWorker(self.sim, request, ring_fd, copy)
-        self.workers[worker.pidfd] = worker
-        return worker.pidfd, worker.pidfd
+        self.workers.append(worker)
+        return len(self.workers), worker.pidfd
 
     def status_of(self, pid):
-        return self.workers[pid].status if self.is_up else None
+        return self.workers[pid - 1].status if self.is_up else None
 
     def kill(self, pidfd, _signal):
-        worker = self.workers[pidfd]
+        worker = next(worker for worker in reversed(self.workers) if worker.pidfd == pidfd)
         for _ in range(int(self.sim.dice.random() * 3)):  # a kill takes effect a little later
             if not worker.is_dead:
                 worker.step()
@@ -155,4 +158,4 @@ class SimServer:
         worker.die()
 
     def alive(self):
-        return [worker for worker in self.workers.values() if not worker.is_dead]
+        return [worker for worker in self.workers if not worker.is_dead]

@@ -80,6 +80,11 @@ def retention(sim):
     number = sim.dice.choice(list(sim.broker.values))
     at = sim.broker.start[number] + sim.dice.randint(1, 10)
     sim.broker.retention(number, min(len(sim.broker.values[number]) - 1, at))
+    position, partition = sim.consumer.positions.get(number), sim.parent._partitions.get(number)
+    if position is not None and partition is not None and position < (partition.next_to_place or 0):
+        # What comes again (below) is there. A client that asked for what is gone and was placed long ago would be told
+        # of a topic made anew, whose lower offsets are other records.
+        sim.consumer.positions[number] = max(position, min(sim.broker.start[number], partition.next_to_place))
 
 
 def repeats_come(sim):

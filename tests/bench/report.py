@@ -49,6 +49,13 @@ def figure(
     )
 
 
+def worst(name: str, unit: str, samples: Sequence[float], *, bar: str) -> Figure:
+    """Of what must never be above its bar, the largest counts, not the median."""
+    found = figure(name, unit, samples, bar=bar)
+    found.value = found.max
+    return found
+
+
 def publish(name: str, figures: Sequence[Figure], *, keep: bool = False) -> None:
     """Print the table and write the file; ``keep`` what stands there of figures that are not among these."""
     file = FOLDER / f"{name}.json"

@@ -7,6 +7,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """Each benchmark takes from here what it needs."""
 
     runs: int = 5
+    state_runs: int = 3
+    """How often a state is watched that takes ``steady_s`` or ``stall_s`` each time."""
     path_records: int = 2_000_000
     steady_s: float = 30.0
     """How long a state is watched."""
@@ -16,4 +18,4 @@ class Size(Struct, frozen=True, kw_only=True):
 
 
 WHOLE = Size()
-SHORT = Size(runs=3, path_records=600_000, steady_s=8.0, stall_s=12.0, backlog_records=1_000_000)
+SHORT = Size(runs=3, state_runs=2, path_records=600_000, steady_s=8.0, stall_s=12.0, backlog_records=1_000_000)

@@ -5,6 +5,7 @@ were measured against a frozen broker) and ask for each byte by itself.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -116,6 +117,12 @@ async def open_stream(settings: MqttSettings) -> Stream:
             plain = await _open_tcp(settings)
             try:
                 _, stream = await loop.create_connection(Stream, sock=plain, ssl=context, server_hostname=settings.host)
+            except asyncio.CancelledError:
+                # A transport has it and says goodbye for up to 30 s. Closed under its hands, its number would go to
+                # the next socket, whose connect the loop would then refuse; so let the transport see the end.
+                with contextlib.suppress(OSError):
+                    plain.shutdown(socket.SHUT_RDWR)
+                raise
             except BaseException:
                 plain.close()
                 raise

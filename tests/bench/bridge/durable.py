@@ -28,6 +28,8 @@ def measure(platform: Platform, size: Size) -> list[Figure]:
                 before_s = bridge.cpu_s()
                 time.sleep(size.durable_s)
                 cpu_s[with_rows].append((bridge.cpu_s() - before_s) / size.durable_s)
+                what = "with" if with_rows else "without"
+                print(f"window {window}, {what} rows: {cpu_s[with_rows][-1]:.3f} cores", flush=True)
                 if (bridge.metric("dmpd_bridge_durable_ranges_total") > told) is not with_rows:
                     raise RuntimeError("rows were told in the wrong windows")
     shares = [(one - other) / one for one, other in zip(cpu_s[True], cpu_s[False], strict=True)]

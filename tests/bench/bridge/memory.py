@@ -13,6 +13,7 @@ _RATE_PER_S = 2_000
 _RAES = 200
 _BEFORE_S = 10.0
 _SAMPLE_S = 1.0
+_SAY_EACH = 30
 _TIMEOUT_S = 300.0
 
 
@@ -29,6 +30,8 @@ def measure(platform: Platform, size: Size) -> list[Figure]:
             while time.monotonic() < until_s:
                 time.sleep(_SAMPLE_S)
                 samples.append(bridge.rss_bytes() / (1 << 20))
+                if len(samples) % _SAY_EACH == 0:
+                    print(f"Kafka stopped for {len(samples) * _SAMPLE_S:.0f} s: {samples[-1]:.1f} MiB", flush=True)
             platform.kafka.process.start()
         wait_for(lambda: _records(platform, topics.info) >= running.sent, "everything in Kafka", _TIMEOUT_S)
         after = bridge.rss_bytes()

@@ -9,7 +9,7 @@ STARTED=$(date +%s)
 # python3-venv brings ensurepip; the servers and the LAN's programs are for the lab and its tests.
 PACKAGES="python3-venv openjdk-17-jre-headless maven mosquitto mosquitto-clients postgresql dnsmasq-base busybox iproute2 iputils-ping nftables openssl util-linux"
 IMAGE_PACKAGES="docker-compose docker.io mmdebstrap prometheus supervisor"
-DEB_PACKAGES="build-essential debhelper dh-python lintian man-db piuparts mmdebstrap binutils-aarch64-linux-gnu qemu-user-static"
+DEB_PACKAGES="build-essential debhelper lintian man-db piuparts mmdebstrap binutils-aarch64-linux-gnu qemu-user-static"
 for group in "$@"; do
     case $group in
     deb) PACKAGES="$PACKAGES $DEB_PACKAGES" ;;

@@ -171,6 +171,9 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # CPython 3.13 asks by default for the form of RFC 5280 too, which many a site's CA does not have (no key usage,
+        # say): a router would lose its broker by an upgrade of Debian. What is verified is the same everywhere.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.load_cert_chain(settings.cert_file, settings.key_file)
     except ssl.SSLError as error:
         raise MqttUnreachableError(f"{settings.cert_file} or {settings.ca_file}: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import document_blocks
 from tests.support.platform import BIN, LabUnderTest, running_lab, until
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
@@ -53,8 +54,9 @@ def test_dmpctl_asks_a_rae_and_a_device_and_its_exit_code_is_the_outcome(lab):
 def readme_blocks() -> tuple[str, str]:
     text = (ROOT / "README.md").read_text()
     section = text.partition("## Ask devices for something")[2].partition("\n## ")[0]
-    program, commands = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
-    return program, commands
+    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (commands,) = document_blocks.of_kind("tests/integration/test_platform_requests.py")
+    return program, commands.text
 
 
 def test_a_plain_mqtt_client_asks_as_the_readme_tells(lab, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from tests.support import document_blocks
 from tests.support.stream_daemon import wait_for
 
 pytestmark = pytest.mark.services
@@ -23,8 +24,9 @@ def readme_blocks():
     """The handler and the commands of the README's section."""
     text = (ROOT / "README.md").read_text()
     section = text.partition("## Process any topic with dmpd.stream")[2].partition("\n## ")[0]
-    handler, commands = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
-    return handler, commands
+    (handler,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (commands,) = document_blocks.of_kind("tests/integration/test_stream_run.py")
+    return handler, commands.text
 
 
 class StreamRun:

@@ -1,4 +1,4 @@
-"""Every command of README and docs is run as it stands, or its block says why not and which test does the same."""
+"""Commands of README and docs, run as they stand; tests/tidy/test_tidy_documents.py sees that none is left out."""
 
 import os
 import re
@@ -19,16 +19,9 @@ from tests.support.stream_daemon import wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = document_blocks.ROOT
 BIN = Path(sys.executable).parent
-KINDS = {"lab", "lab-database", "lan", "signing", "certificates", "image"}
-"""``image`` blocks are run by test_image.py."""
 UP_S = 300
 PATIENCE_S = 120
 """A command whose part is just coming back is said again, as a person would."""
-OTHERS = {
-    "docs/rae.md": "tests/packaging/test_deb_lifecycle.py",
-    "docs/dnsmasq.md": "tests/unit/cli/test_ctl_dnsmasq.py",
-}
-"""Pages whose blocks are run by a test that asks for them one by one (``tests/support/documented.py``)."""
 ENDLESS = re.compile(r"^dmpctl watch|--watch\b")
 """Ended as by Ctrl-C, once they have shown something."""
 FINE = {"dmpctl dead-letters list": (0, 1)}
@@ -42,22 +35,6 @@ def shell(command, folder, *, check=True, **variables):
     )
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done
-
-
-def test_every_block_says_how_it_is_run():
-    for block in document_blocks.blocks():
-        where = f"{block.document}: {block.text}"
-        if block.document in OTHERS:
-            assert (ROOT / OTHERS[block.document]).exists()
-            continue
-        kind, _, rest = block.mark.partition(": ")
-        assert kind in ("run", "not run here"), where
-        if kind == "run" and rest not in KINDS:
-            assert (ROOT / rest).exists(), where
-        if kind == "not run here":
-            tests = re.findall(r"tests/\S+\.py", rest)
-            assert tests or "the tests" in rest, where
-            assert all(list(ROOT.glob(test)) for test in tests), where
 
 
 def test_signing_and_looking_at_a_certificate(tmp_path):
@@ -145,7 +122,7 @@ def test_the_commands_of_a_lab(lab):
                 done = shell(f"timeout -s INT 15 {command}", root, check=False, **variables)
                 assert done.stdout, f"{command}\n{done.stderr}"
             else:
-                say(command.replace("SESSION", session), root, variables)
+                say(command.replace("SESSION", session).replace("SERIAL", "sim-0001"), root, variables)
 
 
 def database(root, variables):

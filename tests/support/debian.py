@@ -101,6 +101,13 @@ def root_tar(suite: str, *, variant: str = "minbase", arch: str = "amd64", inclu
     )
 
 
+def archives(suite: str) -> Path:
+    """A folder for apt's downloads that the root trees of a suite share, and later runs find again."""
+    folder = CACHE / "packaging" / f"archives-{suite}"
+    (folder / "partial").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @contextmanager
 def unpacked(tar: Path) -> Iterator[Path]:
     """A root tree of one's own from ``tar``; gone at the end."""

@@ -1,25 +1,40 @@
-"""Commands as the documentation has them, for tests to run: what a reader copies must work."""
+"""Commands as the documentation has them, for tests to run one by one: what a reader copies must work."""
 
-import re
-from pathlib import Path
+from tests.support import document_blocks
+from tests.support.document_blocks import Block
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-_BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAID: set[str] = set()
+"""What was asked for in this process."""
 
 
 def block(page: str, beginning: str) -> str:
-    """The one fenced block of ``page`` that has a line beginning so."""
-    found = [one for one in _BLOCK.findall((DOCS / page).read_text()) if f"\n{beginning}" in f"\n{one}"]
-    assert len(found) == 1, f"docs/{page} has {len(found)} blocks with a line {beginning!r}"
-    return str(found[0])
+    """The one block of docs/``page`` that has a line beginning so, whole."""
+    found = _block(page, beginning)
+    SAID.update(found.commands)
+    return found.text
 
 
 def command(page: str, beginning: str, **words: str) -> str:
-    """The one line of ``page``'s blocks that begins so, with placeholders replaced: each must be in it."""
-    lines = [line for line in block(page, beginning).splitlines() if line.startswith(beginning)]
+    """The one line of docs/``page``'s blocks that begins so, with placeholders replaced: each must be in it."""
+    lines = [line for line in _block(page, beginning).commands if line.startswith(beginning)]
     assert len(lines) == 1, f"docs/{page}: {lines}"
-    line = lines[0].partition("  #")[0]
+    line = lines[0]
+    SAID.add(line)
     for placeholder, word in words.items():
         assert placeholder in line, f"{placeholder} is not in {line!r}"
         line = line.replace(placeholder, word)
     return line
+
+
+def unsaid(test: str) -> set[str]:
+    """What stands in blocks that ``test`` (a file's path in the repository) says it runs, and was not asked for."""
+    blocks = document_blocks.of_kind(test)
+    assert blocks, f"no block is marked as run by {test}"
+    return {line for one in blocks for line in one.commands} - SAID
+
+
+def _block(page: str, beginning: str) -> Block:
+    blocks = [one for one in document_blocks.blocks() if one.document == f"docs/{page}"]
+    found = [one for one in blocks if any(line.startswith(beginning) for line in one.commands)]
+    assert len(found) == 1, f"docs/{page} has {len(found)} blocks with a line {beginning!r}"
+    return found[0]

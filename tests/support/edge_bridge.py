@@ -14,13 +14,18 @@ from dmpd.runtime.settings import MqttSettings
 
 
 class EdgeBridge:
-    """Connect, use, ``close``. ``reports`` False = it stores and says nothing; ``holding`` = not until ``release``."""
+    """Connect, use, ``close``.
+
+    ``reports`` False = it stores and says nothing; ``holding`` = not until ``release``. ``stores`` False = it
+    acknowledges outbox rows and forgets them, as a bridge that dies before Kafka has them.
+    """
 
     def __init__(self) -> None:
         self.taken: list[Message] = []
         self.retained: list[Status] = []
         self.refused: list[str] = []
         self.reports = True
+        self.stores = True
         self.holding = False
         self.kept: Counter[str] = Counter()
         """By RAE, what came at QoS 1: what the broker keeps for a bridge that is away."""
@@ -61,12 +66,12 @@ class EdgeBridge:
         if message.retain:
             assert isinstance(decoded, Status)
             self.retained.append(decoded)
-        else:
+        seq = getattr(decoded, "seq", None)
+        if not message.retain and (self.stores or seq is None):
             self.taken.append(decoded)
             self.kept[decoded.rae] += message.qos
         self._client.ack(message)
-        seq = getattr(decoded, "seq", None)
-        if seq is not None and self.reports:
+        if seq is not None and self.reports and self.stores:
             key = (decoded.rae, decoded.epoch)  # type: ignore[union-attr]
             if not self._unreported and not self.holding:
                 asyncio.get_running_loop().call_later(0.02, self._report)

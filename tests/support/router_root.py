@@ -17,7 +17,7 @@ WAIT_S = 90.0
 _POLL_S = 0.1
 _HOLD = r"""
 set -eu
-root=$1 leases=$2
+root=$1 leases=$2 archives=$3
 read -r pid _ </proc/self/stat
 mount --make-rprivate /
 mount -t proc proc "$root/proc"
@@ -30,6 +30,7 @@ done
 ln -s /proc/self/fd "$root/dev/fd"
 mkdir -p "$root/dev/shm" "$root/var/lib/misc"
 mount --bind "$leases" "$root/var/lib/misc"
+mount --bind "$archives" "$root/var/cache/apt/archives"
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
 echo "$pid"
@@ -56,9 +57,9 @@ class Router:
         assert code in (None, done.returncode), f"{shlex.join(argv)}: {done.returncode}\n{said}"
         return said
 
-    def documented(self, page: str, beginning: str, **words: str) -> str:
-        """Run a command as docs/``page`` has it, in /root; returns what it says."""
-        return self.run("bash", "-c", f"cd /root && {documented.command(page, beginning, **words)}", code=None)
+    def documented(self, page: str, beginning: str, *, code: int = 0, **words: str) -> str:
+        """Run a command as docs/``page`` has it, in /root; it must end with ``code``. Returns what it says."""
+        return self.run("bash", "-c", f"cd /root && {documented.command(page, beginning, **words)}", code=code)
 
     def apt(self, *words: str, code: int | None = 0) -> str:
         return self.run("apt-get", "-q", "-y", "--no-install-recommends", *words, code=code)
@@ -95,13 +96,26 @@ class Router:
 
 
 @contextmanager
-def router_root(namespace: str, leases: Path) -> Iterator[Router]:
+def router_root(namespace: str, leases: Path, suite: str) -> Iterator[Router]:
     """A fresh one, in the network namespace ``namespace``; /var/lib/misc is the folder ``leases``."""
-    tar = debian.root_tar("bookworm")
+    tar = debian.root_tar(suite)
     with debian.unpacked(tar) as root:
         (root / "etc/resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
         inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command = ["ip", "netns", "exec", namespace, *inside, "bash", "-c", _HOLD, "hold", root, leases]
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            namespace,
+            *inside,
+            "bash",
+            "-c",
+            _HOLD,
+            "hold",
+            root,
+            leases,
+            debian.archives(suite),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
             try:
                 assert holder.stdout is not None

@@ -3,9 +3,11 @@
 import base64
 import contextlib
 import re
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,22 @@ def test_the_metric_says_when_the_certificate_in_use_ends(tmp_path: Path) -> Non
     ends = x509.load_pem_x509_certificate(files.cert.read_bytes()).not_valid_after_utc
     (line,) = re.findall(r"^dmpd_mqtt_certificate_ends_seconds (.+)$", metrics.render().decode(), re.MULTILINE)
     assert float(line) == ends.timestamp()
+
+
+def test_every_python_verifies_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.13 asks by default for extensions that a site's CA may lack; name, chain and time are verified."""
+    default = ssl.create_default_context
+
+    def as_in_313(*args: object, **more: object) -> ssl.SSLContext:
+        context = default(*args, **more)  # type: ignore[arg-type]
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", as_in_313)
+    context = tls_context(CertificateAuthority(tmp_path).client("R1").mqtt_settings(port=1))
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_what_is_no_certificate_says_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import deb_life, debian, documented
 
-pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.services, pytest.mark.timeout(1800)]
 
 
 def test_from_installation_to_purge(tmp_path: Path) -> None:

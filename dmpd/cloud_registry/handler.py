@@ -35,15 +35,23 @@ def make(partition: int, argument: bytes) -> Handler:
     return CloudRegistryHandler(partition, msgspec.json.decode(argument, type=WorkerSettings))
 
 
+_WIDE_BYTES: Final = 8 << 20
+"""The more updates of a session fall into one batch, the fewer rows are written for each."""
+_ENOUGH_BYTES: Final = 2 << 20
+_ENOUGH_PER_KEY: Final = 200
+"""With so many updates of each, rows are not what costs: then the ring rather fills while the worker folds."""
+_JUDGED_RECORDS: Final = 1000
+"""A smaller batch says nothing of that."""
+
+
 class CloudRegistryHandler:
     """Owns the worker's way to the database."""
-
-    batch_bytes_wanted: Final = 4 << 20
-    """The more updates of a session fall into one batch, the fewer rows are written for each."""
 
     def __init__(
         self, partition: int, settings: WorkerSettings, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
+        self.batch_bytes_wanted = _WIDE_BYTES
+        """Of the stream: how much is to come at once."""
         self._partition = partition
         self._settings = settings
         self._database = PatientDatabase(partition, settings, sleep=sleep)
@@ -61,6 +69,9 @@ class CloudRegistryHandler:
 
         asks = Asks()
         rest = self._straight.write(records, refuse, output)
+        if len(records) >= _JUDGED_RECORDS:
+            is_enough = len(records) >= _ENOUGH_PER_KEY * self._straight.keys_written
+            self.batch_bytes_wanted = _ENOUGH_BYTES if is_enough else _WIDE_BYTES
         if rest:
             self._straight.forget(rest)
             self._judge(rest, refuse, output, asks)

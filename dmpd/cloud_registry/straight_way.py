@@ -38,6 +38,8 @@ class StraightWay:
         self._known = KnownRows(_KNOWN_BYTES_MAX)
         self._width = Width(settings.transaction_sessions_max)
         self._connections_made = 0
+        self.keys_written = 0
+        """In the last batch, whichever way they went."""
 
     def forget(self, records: Sequence[Record]) -> None:
         """These records go the other way: their rows will not be as they were known."""
@@ -63,7 +65,9 @@ class StraightWay:
         return records
 
     def _write(self, records: Sequence[Record], refuse: Refuse, output: Output) -> Sequence[Record]:
-        topics = {key: topic for key in keys_of(records) if key is not None and (topic := device_topic(key))}
+        keys = keys_of(records)
+        self.keys_written = len(keys)
+        topics = {key: topic for key in keys if key is not None and (topic := device_topic(key))}
         known, read = self._recall(topics, output)
         runs, rest = scan(records, topics, known, refuse)
         news = {key: run for key, run in runs.items() if run.has_news}

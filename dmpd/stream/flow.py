@@ -9,7 +9,7 @@ FRAME_OVERHEAD_BYTES: Final = 256
 """More than what packing and padding add to a record that is alone in its frame."""
 FRAME_BYTES_MIN: Final = 2048
 """What a frame counts for at least, on average. The parent's books about one take 600 bytes outside the ring, whatever
-is in it, so that three quarters of a ring of 8 MiB are never more than 2 MiB of books."""
+is in it, so that what may lie in a ring of 8 MiB is never more than 2 MiB of books."""
 _AHEAD_S: Final = 1.0
 """Work that is left when a partition is resumed: records come again after 20 to 100 ms, seldom a second. What is left
 beyond that only makes pauses more frequent, and each throws the client's prefetch away."""
@@ -27,7 +27,8 @@ def marks_for(
 ) -> Marks:
     """The marks of a ring whose worker releases ``rate_bytes_per_s`` (None = not known yet).
 
-    High, by bytes: the top quarter of the ring is kept free: padding at the wrap may take as much as one record.
+    High, by bytes: the top eighth of the ring is kept free, or more if the largest record takes more: padding at the
+    wrap may take as much as one record.
     High, by time: what the worker releases in half of ``drain_timeout_s``, so that a drain normally fits its deadline.
     The lower of the two, but never less than the largest record takes: less could place nothing.
 
@@ -38,7 +39,7 @@ def marks_for(
     first release only above 10 MB/s in one partition, or while a worker is slow to start.
     """
     largest = max_record_bytes + FRAME_OVERHEAD_BYTES
-    by_bytes = max(ring_bytes * 3 // 4, largest)
+    by_bytes = max(ring_bytes - max(ring_bytes // 8, largest), largest)
     if rate_bytes_per_s is None:
         high = max(largest, ring_bytes // 8)
         low = high // 2

@@ -66,9 +66,10 @@ class Output(Protocol):
 class Handler(Protocol):
     """Handles the records of one partition. All calls come from one thread of one worker process.
 
-    A handler that gets cheaper with wide batches may have an attribute ``batch_bytes_wanted``: while records come in
-    bulk, its worker lets them come until so many bytes are there, or no more came for a while, or it waited as long as
-    the last batch took (0.1 to 1 s). A record that comes alone never waits.
+    A handler that gets cheaper with wide batches may have an attribute ``batch_bytes_wanted``, read before each
+    batch: while records come in bulk, its worker lets them come until so many bytes are there, or no more came for a
+    while, or it waited as long as the last batch took (0.1 to 3 s). It is given about that much at once and no more, so
+    that the ring can fill while it works. A record that comes alone never waits.
     """
 
     def handle(self, records: Sequence[Record], output: Output) -> None:

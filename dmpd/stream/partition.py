@@ -27,6 +27,9 @@ from dmpd.stream.standstill import Standstill
 from dmpd.stream.suspicion import Suspicion
 from dmpd.stream.worker_life import WorkerLife
 
+_FAST_BYTES_PER_S: Final = 1e12
+"""More than any worker releases."""
+
 
 class OversizedRecord(NamedTuple):
     """A record that the handler never sees; its place in the order is kept, and held until it is dead-lettered."""
@@ -54,6 +57,8 @@ class Partition:
             max_record_bytes=settings.max_record_bytes,
             drain_timeout_s=settings.drain_timeout_s,
         )
+        self.filled_bytes_max: Final = self._marks_for(rate_bytes_per_s=_FAST_BYTES_PER_S).high_bytes
+        """Most that lies in the ring, however fast the worker is."""
         self.flow: Final = Flow(self._marks_for(rate_bytes_per_s=None))
         self.rate: Final = ReleaseRate(plenty_bytes=settings.max_record_bytes // 2)
         self.ages: Final = Ages()

@@ -31,9 +31,10 @@ so only before every so many of those."""
 _BULK_BYTES: Final = 64 * 1024
 """With less before it a worker does not expect more at once: some 150 records of the usual size."""
 _BULK_WAIT_MIN_S: Final = 0.1
-_BULK_WAIT_MAX_S: Final = 1.0
+_BULK_WAIT_MAX_S: Final = 3.0
 _BULK_PAUSES: Final = 3
-"""Nothing more for a third of the wait ends it."""
+_BULK_PAUSE_MAX_S: Final = 1 / 3
+"""Nothing more for a third of the wait ends it, or for this long: at the end of a backlog nothing more comes."""
 
 
 class Bounds(NamedTuple):
@@ -57,12 +58,15 @@ class BatchReader:
     def __init__(self, ring: RingConsumer, start: Position, bounds: Bounds) -> None:
         self._ring = ring
         self._bounds = bounds
+        self.bytes_max: Final = bounds.bytes_max
         self._cut: tuple[int, list[Record]] | None = None
         """A frame of which only a part was taken, and where it lies."""
         self.position = start
 
-    def take(self, published: int, records_max: int | None = None) -> list[_Span]:
+    def take(self, published: int, records_max: int | None = None, bytes_max: int | None = None) -> list[_Span]:
         """The next batch of what lies before ``published``, which is beyond ``position``. May be without records.
+
+        ``records_max`` and ``bytes_max`` may only narrow the reader's own bounds.
 
         Raises:
             RingCorruptedError: What lies there is no frame.
@@ -71,6 +75,8 @@ class BatchReader:
         records_left, bytes_left = self._bounds
         if records_max is not None and records_max < records_left:
             records_left = records_max
+        if bytes_max is not None and bytes_max < bytes_left:
+            bytes_left = bytes_max
         frame, nth = self.position
         while frame < published and records_left > 0:
             payload, at, end = self._ring.read(frame)
@@ -161,7 +167,7 @@ def run(
 
 def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
     published = reader.position.frame
-    wanted_bytes: int = getattr(handler, "batch_bytes_wanted", 0)
+    most_bytes = reader.bytes_max * 15 // 16  # beyond that a frame may not fit any more
     is_quick, unasked, busy_s = False, 0, _BULK_WAIT_MIN_S
     while True:
         is_behind = published > reader.position.frame
@@ -172,10 +178,12 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
+        wanted_bytes = getattr(handler, "batch_bytes_wanted", 0)
         if wanted_bytes:
+            wanted_bytes = min(wanted_bytes, most_bytes)
             published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
         began_s = time.monotonic()
-        spans = reader.take(published, channel.records_max)
+        spans = reader.take(published, channel.records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))
@@ -195,7 +203,7 @@ def _while_bulk_comes(channel: WorkerEnd, published: int, position: int, wanted_
     wait_s = min(_BULK_WAIT_MAX_S, max(_BULK_WAIT_MIN_S, busy_s))
     deadline_s = time.monotonic() + wait_s
     while published - position < wanted_bytes and (left_s := deadline_s - time.monotonic()) > 0:
-        newest = channel.published_within(published, min(wait_s / _BULK_PAUSES, left_s))
+        newest = channel.published_within(published, min(wait_s / _BULK_PAUSES, _BULK_PAUSE_MAX_S, left_s))
         if newest == published:
             break
         published = newest

@@ -139,7 +139,7 @@ class Workers:
             released.frame,
             released.nth,
             self._settings.batch_records_max,
-            self._settings.batch_bytes_max,
+            min(self._settings.batch_bytes_max, partition.filled_bytes_max),
         )
         try:
             watchdog = Watchdog(

@@ -304,6 +304,18 @@ def test_a_wide_batch_goes_in_transactions_of_bounded_size(connection, postgres)
     assert sorted(count for _, count in found) == [50, 100, 100]
 
 
+def test_it_wants_wide_batches_unless_few_sessions_say_much(connection, handler):
+    wide = handler.batch_bytes_wanted
+    changes = [change(rev, seq=rev) for rev in range(2, 1200)]
+    hand(handler, checkpoint(1, seq=1), *changes)
+    narrow = handler.batch_bytes_wanted
+    assert narrow < wide
+    hand(handler, checkpoint(1200, seq=1200), start=1300)
+    assert handler.batch_bytes_wanted == narrow, "a small batch says nothing"
+    hand(handler, *(checkpoint(1, session=session_id(number)) for number in range(1000)), start=1400)
+    assert handler.batch_bytes_wanted == wide
+
+
 @pytest.mark.parametrize("value", [b'"%s"', b'["%s"]'], ids=["text", "list"])
 def test_a_transaction_of_large_values_is_bounded_too(connection, postgres, value):
     record = DeviceRecord(attributes={"a": Raw(value % (b"x" * 16_000))})

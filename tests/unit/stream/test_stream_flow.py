@@ -60,6 +60,9 @@ def test_a_resumed_partition_takes_the_largest_record(max_record_bytes, times, r
     assert Flow(marks).fits(marks.low_bytes, max_record_bytes + FRAME_OVERHEAD_BYTES)
 
 
+HIGH = (7 << 20) - FRAME_OVERHEAD_BYTES
+
+
 def marks_at(rate):
     return marks_for(ring_bytes=8 << 20, max_record_bytes=1 << 20, rate_bytes_per_s=rate, drain_timeout_s=30.0)
 
@@ -68,11 +71,11 @@ def marks_at(rate):
 def test_what_lies_below_the_mark_drains_in_half_the_deadline(rate):
     largest = (1 << 20) + FRAME_OVERHEAD_BYTES
     assert marks_at(rate).high_bytes <= max(largest, rate * 15)
-    assert marks_at(rate).high_bytes >= min(6 << 20, int(rate * 15))
+    assert marks_at(rate).high_bytes >= min(HIGH, int(rate * 15))
 
 
 def test_a_worker_that_is_fast_enough_gets_the_whole_mark_and_an_unknown_one_the_least():
-    assert marks_at(1e9) == Marks(6 << 20, 3 << 20)
+    assert marks_at(1e9) == Marks(HIGH, HIGH // 2)
     assert marks_at(None).high_bytes == marks_at(0.0).high_bytes == (1 << 20) + FRAME_OVERHEAD_BYTES
 
 

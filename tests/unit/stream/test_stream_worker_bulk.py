@@ -1,12 +1,15 @@
 """A worker whose handler wants wide batches lets bulk come in; what comes alone does not wait."""
 
+import contextlib
+import os
 import threading
 import time
 
 import pytest
 
-from dmpd.stream import worker
-from dmpd.stream.channel import ParentEnd, WorkerEnd, pair
+from dmpd.stream import frames, ring, worker
+from dmpd.stream.channel import ChannelClosedError, ParentEnd, WorkerEnd, pair
+from dmpd.stream.frames import Frame, Position
 
 BULK = worker._BULK_BYTES
 
@@ -55,3 +58,63 @@ def test_it_waits_no_longer_than_its_bound_however_much_comes(ends, monkeypatch)
     monkeypatch.setattr(worker, "_BULK_WAIT_MAX_S", 0.0)
     assert parent.publish(9 * BULK, 1000)
     assert worker._while_bulk_comes(end, 2 * BULK, 0, 1 << 30, 0.0) == 2 * BULK
+
+
+@pytest.fixture
+def filled():
+    """A ring of eight frames of one record each, of 1,000 bytes, and where it is published to."""
+    fd = ring.create_memory(1 << 16)
+    producer = ring.RingProducer(fd)
+    for offset in range(8):
+        producer.write(frames.encode(Frame([offset], [0], [b"k"], [b"x" * 1000], None)))
+    yield worker.BatchReader(ring.RingConsumer(fd), Position(0, 0), worker.Bounds(100, 1 << 15)), producer.published
+    os.close(fd)
+
+
+@pytest.mark.parametrize(("bytes_max", "batches"), [(None, [8]), (1 << 20, [8]), (2500, [2, 2, 2, 2]), (1, [1] * 8)])
+def test_a_batch_is_bounded_by_bytes(filled, bytes_max, batches):
+    """Frames are whole, and one comes whatever its size."""
+    reader, published = filled
+    found = []
+    while reader.position.frame < published:
+        found.append(sum(len(span.records) for span in reader.take(published, None, bytes_max)))
+    assert found == batches
+
+
+class Wanting:
+    """Wants two records at a time, and when it has had four of them, as much as there is."""
+
+    batch_bytes_wanted = 2500
+
+    def __init__(self):
+        self.batches = []
+
+    def handle(self, records, output):
+        self.batches.append([record.offset for record in records])
+        if len(self.batches) == 2:
+            self.batch_bytes_wanted = 1 << 30
+
+    def close(self):
+        pass
+
+
+def work(handler, end, reader):
+    with contextlib.suppress(ChannelClosedError):
+        worker._work(handler, end, reader)
+
+
+def test_a_handler_is_given_no_more_than_it_wants_at_the_time(filled):
+    reader, published = filled
+    ours, theirs = pair()
+    ours.setblocking(False)
+    parent, handler = ParentEnd(ours), Wanting()
+    assert parent.publish(published, 1000)
+    thread = threading.Thread(target=work, args=(handler, WorkerEnd(theirs), reader))
+    thread.start()
+    deadline_s = time.monotonic() + 60
+    while len(handler.batches) < 3 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    ours.close()
+    thread.join(60)
+    theirs.close()
+    assert handler.batches == [[0, 1], [2, 3], [4, 5, 6, 7]]

@@ -5,9 +5,9 @@ Every record changes a row of its own that is complete before, once: the commit 
 
 import contextlib
 import itertools
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 import psycopg
@@ -142,7 +142,7 @@ def _warm_up(contender: Contender, connection: psycopg.Connection[Any], producer
 def _play(contender: Contender, producer: Producer, load: _Load) -> Live:
     servers, acts = contender.servers, list(load.plan.acts)
     before_mib = contender.pss_peak_mib
-    acting: list[threading.Thread] = []
+    acting: list[Future[None]] = []
     over_s = 0.0
 
     def act(what: Act) -> None:
@@ -158,8 +158,7 @@ def _play(contender: Contender, producer: Producer, load: _Load) -> Live:
         for tick, count in enumerate(load.plan.ticks):
             at_s = tick * _TICK_S
             while acts and at_s >= acts[0][0]:
-                acting.append(threading.Thread(target=act, args=(acts.pop(0)[1],)))
-                acting[-1].start()
+                acting.append(servers.hands.submit(act, acts.pop(0)[1]))
             time.sleep(max(0.0, begun_s + at_s - time.time()))
             if meter is None and at_s >= _FIRST_S and not load.plan.acts:
                 own = stack.enter_context(contextlib.closing(psycopg.connect(contender.dsn, autocommit=True)))
@@ -172,8 +171,8 @@ def _play(contender: Contender, producer: Producer, load: _Load) -> Live:
         if meter is not None:
             used = meter.since()
     producer.flush(20)
-    for thread in acting:
-        thread.join()
+    for done in acting:
+        done.result()
     with contextlib.closing(psycopg.connect(contender.dsn, autocommit=True)) as connection:
         wanted = 2 * load.records + _WARM
         _wait(contender, lambda: contender.progress(connection) >= wanted, 60)

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -68,7 +69,9 @@ class Servers:
         self._server = server
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
         self._probe = Consumer({"bootstrap.servers": bootstrap, "group.id": "probe", "log_level": 2})
-        self._reaped_s = 0.0
+        self.hands = ThreadPoolExecutor(1)
+        """Does what happens to servers in the middle of a run. One thread for all time, because a server that it starts
+        ends with it (``--pdeathsig`` means the thread)."""
 
     def dsn(self, database: str) -> str:
         return self._server.dsn(database)

@@ -4,7 +4,6 @@ A database that is away, or frozen, is asked again for ever; what it said last s
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -96,10 +95,13 @@ class Feed:
             self._drop()
 
     async def _pause(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._settings.poll_interval_s)
-            if self.problem is not None:  # a database that is away is not asked more often for that
-                await asyncio.sleep(self._settings.poll_interval_s)
+        woken = asyncio.ensure_future(self._wake.wait())
+        try:  # no wait_for: in Python 3.11 it loses a cancellation that comes with the wake-up, and the end with it
+            await asyncio.wait((woken,), timeout=self._settings.poll_interval_s)
+        finally:
+            woken.cancel()
+        if self._wake.is_set() and self.problem is not None:  # a database that is away is not asked more often for that
+            await asyncio.sleep(self._settings.poll_interval_s)
         self._wake.clear()
 
     def _turn(self, status: dict[str, Any]) -> store.Snapshot | None:

@@ -40,6 +40,7 @@ _PUT_EVENT: Final = (
     "INSERT INTO access_event (at, id, code, grant_id, principal, actor, detail) VALUES (%s, %s, %s, %s, %s, %s, %s)"
     " ON CONFLICT DO NOTHING"
 )
+_DUE_KICKS: Final = "FROM access_kick WHERE asked_at <= clock_timestamp()"
 _PUT_USER: Final = "INSERT INTO access_user VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
@@ -187,19 +188,23 @@ def extend(
     return _changing(connection, put)
 
 
-def ask_kick(connection: Connection, principal: str, *, by: str) -> None:
-    """Have the daemon end the connection of ``principal``, whoever it is, once. Raises ``psycopg.Error``."""
+def ask_kick(connection: Connection, principal: str, *, by: str, delay_s: float = 0.0) -> None:
+    """Have the daemon end the connection of ``principal``, whoever it is, once, ``delay_s`` from now at the earliest.
+
+    Raises ``psycopg.Error``.
+    """
 
     def put(now: datetime) -> None:
-        connection.execute("INSERT INTO access_kick VALUES (%s, %s, %s, %s)", (_new_id(), principal, now, by))
+        due = now + timedelta(seconds=delay_s)
+        connection.execute("INSERT INTO access_kick VALUES (%s, %s, %s, %s)", (_new_id(), principal, due, by))
 
     _changing(connection, put)
 
 
 def kick_waits(connection: Connection, principal: str) -> bool:
-    """Whether the daemon has still to end a connection of ``principal``. Raises ``psycopg.Error``."""
+    """Whether the daemon should have ended a connection of ``principal`` by now. Raises ``psycopg.Error``."""
     with connection.transaction():
-        row = connection.execute("SELECT 1 FROM access_kick WHERE principal = %s LIMIT 1", (principal,)).fetchone()
+        row = connection.execute(f"SELECT 1 {_DUE_KICKS} AND principal = %s LIMIT 1", (principal,)).fetchone()
     return row is not None
 
 
@@ -255,7 +260,7 @@ def snapshot(connection: Connection) -> Snapshot:
         assert row is not None
         grants = _live(connection, row[1])
         users = connection.execute("SELECT user_name FROM access_user").fetchall()
-        kicks = connection.execute("SELECT id, principal, asked_by FROM access_kick ORDER BY asked_at").fetchall()
+        kicks = connection.execute(f"SELECT id, principal, asked_by {_DUE_KICKS} ORDER BY asked_at").fetchall()
     return Snapshot(
         version=row[0],
         now=row[1],

@@ -14,6 +14,9 @@ from dmpd.runtime.database import Connection, DatabaseError, DatabaseUnreachable
 from dmpd.runtime.settings import CaSettings, DatabaseSettings
 
 _POLL_S: Final = 0.05
+SILENT_S: Final = 120.0
+"""Longer than Mosquitto leaves a connection that says nothing (95 s): one that had shown its certificate before it was
+revoked, and kept its CONNECT back, would come in afterwards."""
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -30,11 +33,14 @@ class NotDoneError(Exception):
 def end_connection(settings: DatabaseSettings | None, principal: str, *, wait_s: float) -> None:
     """Have the daemon end the connection that ``principal`` may have; returns when it has. Blocks up to ``wait_s``.
 
+    It does so once more after ``SILENT_S``, for who was at the door.
+
     Raises:
         NotDoneError: It is not done; once the daemon is at work again, it is if the database has it.
     """
     with _database(settings) as connection:
         store.ask_kick(connection, principal, by=default_operator())
+        store.ask_kick(connection, principal, by=default_operator(), delay_s=SILENT_S)
         deadline_s = time.monotonic() + wait_s
         while store.kick_waits(connection, principal):
             if time.monotonic() > deadline_s:

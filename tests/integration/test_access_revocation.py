@@ -18,6 +18,7 @@ from dmpd.runtime.database import connect
 from dmpd.runtime.mqtt import MqttClient, MqttRefusedError, MqttUnreachableError
 from tests.support.access import Party, start_dynsec
 from tests.support.aio import async_test
+from tests.support.mqtt_raw import RawClient, client_tls
 from tests.support.platform import BIN, until
 from tests.support.services import public_folder
 
@@ -69,7 +70,11 @@ def daemon(config, tmp_path):
         yield bind
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            assert process.wait(60) == exit_codes.OK, (tmp_path / "access.log").read_text()[-3000:]
+        finally:
+            process.kill()
+            process.wait()
 
 
 def status(bind):
@@ -129,6 +134,19 @@ def test_a_user_whose_certificate_is_made_is_known_before_the_first_grant(broker
     _issue(broker, tmp_path)
 
 
+def test_one_who_waited_at_the_door_is_out_a_little_later(broker, daemon, monkeypatch):
+    """The certificate was shown before it was revoked, the CONNECT comes afterwards: Mosquitto looks no second time."""
+    monkeypatch.setattr("dmpd.cli.ca_access.SILENT_S", 3.0)
+    sly = RawClient(broker.port, client_tls(broker, "sly-1"), "sly-1", connects=False)
+    try:
+        assert dmpctl.main(["access", "ca", "revoke", "sly-1"]) == exit_codes.OK
+        sly.connect("sly-1")
+        kind, body = sly.read()
+        assert (kind, body[0]) == (0xE0, KICKED)
+    finally:
+        sly.close()
+
+
 def test_without_a_daemon_a_connection_stays_and_that_is_said(broker, config, capsys):
     assert broker.authority.client("stays-2")
     assert dmpctl.main(["access", "ca", "revoke", "stays-2", "--wait", "0.2"]) == exit_codes.FAILED
@@ -165,3 +183,6 @@ def test_a_kick_waits_until_the_daemon_has_done_it(postgres):
         assert store.kick_waits(connection, "R1")
         store.kicked(connection, [one.id for one in store.snapshot(connection).kicks])
         assert not store.kick_waits(connection, "R1")
+        store.ask_kick(connection, "R1", by="op-test", delay_s=3600)
+        assert not store.kick_waits(connection, "R1")
+        assert store.snapshot(connection).kicks == []

@@ -34,7 +34,8 @@ def connect_packet(client_id, *, will=None, keepalive_s=60):
 class RawClient:
     """Connected and accepted once it is made. Raises ``EOFError``, ``OSError``, ``ssl.SSLError`` when it is not."""
 
-    def __init__(self, port, tls, client_id, *, session=None, will=None):
+    def __init__(self, port, tls, client_id, *, session=None, will=None, connects=True):
+        """Without ``connects`` it has shown its certificate, and ``connect`` says the rest."""
         plain = socket.create_connection(("127.0.0.1", port), timeout=_WAIT_S)
         self._socket = tls.wrap_socket(
             plain, server_hostname="localhost", session=session, do_handshake_on_connect=False
@@ -42,13 +43,17 @@ class RawClient:
         self._mid = 0
         try:
             self._socket.do_handshake()
-            self._socket.sendall(connect_packet(client_id, will=will))
-            self._accepted(*self.read())
+            if connects:
+                self.connect(client_id, will=will)
         except BaseException:
             self._socket.close()
             raise
         self.session = self._socket.session
         self.session_reused = self._socket.session_reused
+
+    def connect(self, client_id, *, will=None):
+        self._socket.sendall(connect_packet(client_id, will=will))
+        self._accepted(*self.read())
 
     @staticmethod
     def _accepted(kind, body):

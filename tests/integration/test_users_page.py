@@ -14,13 +14,12 @@ import pytest
 from dmpd.access import store
 from tests.support import document_blocks
 from tests.support.access import access_rig
-from tests.support.documented import DOCS
 from tests.support.edge_bridge import EdgeBridge
 from tests.support.platform import BIN, until
 from tests.support.services import public_folder
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
-PAGE = (DOCS / "users.md").read_text()
+PAGE = (document_blocks.ROOT / "docs" / "users.md").read_text()
 WAIT_S = 60.0
 RAE = "sim-0001"
 USERS = ("u-team1", "u-team1.watch", "u-team1.scout")

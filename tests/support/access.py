@@ -246,12 +246,14 @@ def access_rig(
             migrate.migrate(connection)
         daemon = AccessDaemon(folder, broker, database, **access)
         rig = AccessRig(broker, database, daemon)
-        if start:
-            daemon.start()
-            until(
-                daemon.is_done, "access is ready", said=lambda: f"{daemon.status()}\n{daemon.log.read_text()[-2000:]}"
-            )
         try:
+            if start:
+                daemon.start()
+                until(
+                    daemon.is_done,
+                    "access is ready",
+                    said=lambda: f"{daemon.status()}\n{daemon.log.read_text()[-2000:]}",
+                )
             yield rig
         finally:
             daemon.stop()

@@ -1,15 +1,19 @@
 """The canary over a real lab: it passes what is well, and names each thing that is not."""
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from dmpd.canary.run import BusyError
+from dmpd.canary.plan import rae_of
+from dmpd.canary.run import BusyError, DisabledError
 from tests.support.aio import async_test
+from tests.support.broken_bridge import BrokenBridge
 from tests.support.canary_lab import CLIENTS, issue, names, run_small, small, told, without
 from tests.support.platform import BIN, LabUnderTest, running_lab, until
 
@@ -37,6 +41,10 @@ def whole(lab):
     ready(lab)
 
 
+def broker_pid(lab: LabUnderTest) -> int:
+    return next(part.pid for part in lab.supervisor.states() if part.name == "mosquitto")
+
+
 @async_test
 async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
     both = await asyncio.gather(run_small(whole), run_small(whole), return_exceptions=True)
@@ -52,7 +60,7 @@ async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
     assert facts.probes == 2 * 4
     assert facts.times["row"].n > 0
     assert facts.raes["during"].n > 0
-    assert facts.broker["after"]["subscriptions"] <= facts.broker["before"]["subscriptions"]
+    assert facts.broker["after"]["subscriptions"] < facts.broker["before"]["subscriptions"] + CLIENTS
     history(whole, saved)
 
 
@@ -72,10 +80,65 @@ def history(lab: LabUnderTest, saved) -> None:
 
 
 @async_test
+async def test_a_bridge_that_drops_alters_swaps_and_delays_is_found_out(whole):
+    authority = issue(whole)
+    mqtt = authority.client("svc-bridge").mqtt_settings(port=whole.folder.read_info().mosquitto_port)
+    with without(whole, "bridge"):
+        bridge = BrokenBridge(
+            mqtt,
+            whole.kafka,
+            "dmp.info",
+            drops=rae_of(3),
+            alters=rae_of(5),
+            swaps=rae_of(7),
+            delays=rae_of(9),
+            delay_s=9.0,
+        )
+        async with bridge.running():
+            saved = await run_small(whole, settings=small(whole, requests=0, drain_timeout_s=14.0))
+    assert saved.report.verdict == "fail"
+    facts = saved.report.facts
+    assert names(saved) >= {"lost", "wrong", "reordered", "late"}, told(saved)
+    assert list(facts.lost.examples) == ["canary-0003 seq 4 rev 4"]
+    assert any(example.startswith("canary-0005 seq 4 rev 4: in Kafka with another") for example in facts.wrong.examples)
+    assert [example[:24] for example in facts.reordered.examples] == ["canary-0007 seq 4 behind"]
+    assert {example.split()[0] for example in facts.late.examples} == {"canary-0009"}
+
+
+@async_test
+async def test_a_broker_that_stands_still_is_slow(whole):
+    pid = broker_pid(whole)
+
+    def freeze():
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(5.5)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    saved = await run_small(whole, at={"flash": freeze})
+    assert "control_slow" in names(saved), told(saved)
+    assert saved.report.facts.lost.count == 0
+
+
+@async_test
 async def test_a_broker_that_is_killed_breaks_connections_and_loses_nothing_that_was_promised(whole):
     saved = await run_small(whole, at={"flash": lambda: whole.lab("kill", "mosquitto")})
     assert names(saved) >= {"disconnects", "control_disconnects"}, told(saved)
     assert saved.report.facts.lost.count == 0, told(saved)
+
+
+@async_test
+async def test_kafka_away_for_twenty_seconds_is_slow(whole):
+    def outage():
+        with without(whole, "kafka"):
+            time.sleep(20)
+
+    settings = small(whole, drain_timeout_s=60.0)
+    saved = await run_small(whole, at={"flash": outage}, settings=settings)
+    assert names(saved) & {"late", "end_to_end_slow"}, told(saved)
+    assert "control_slow" in names(saved), told(saved)
+    assert saved.report.facts.lost.count == saved.report.facts.wrong.count == 0, told(saved)
 
 
 @async_test
@@ -128,6 +191,22 @@ async def test_a_runner_that_was_killed_is_told_of_by_the_next_run_which_cleans_
     (died,) = whole.query("SELECT verdict, reasons FROM canary_run WHERE run = %s::uuid", former.run)
     assert died[0] == "unknown"
     assert died[1][0]["name"] == "runner_died"
+
+
+@async_test
+async def test_without_certificates_enough_nothing_is_judged_and_disabled_nothing_is_begun(whole):
+    saved = await run_small(whole, settings=small(whole, clients=CLIENTS + 1))
+    assert saved.report.verdict == "unknown"
+    assert [reason.name for reason in saved.report.reasons] == ["certificates"]
+    assert "1 of 35 certificates are missing, the first is canary-0035.crt" in saved.report.reasons[0].sentence
+    assert whole.ctl("canary", "status").returncode == 69
+    assert whole.ctl("canary", "disable", "a deployment").returncode == 0
+    try:
+        with pytest.raises(DisabledError, match="a deployment"):
+            await run_small(whole)
+        assert "a deployment" in whole.ctl("canary", "status").stdout
+    finally:
+        assert whole.ctl("canary", "enable").returncode == 0
 
 
 def kill_in_flash(command: list[str]) -> list[int]:

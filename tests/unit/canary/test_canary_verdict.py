@@ -86,12 +86,19 @@ def test_what_was_not_proved_is_unknown_and_no_pass(changes, name):
         ({"worker_deaths": 1}, "worker_deaths"),
         ({"former": (Former(run="r", started_at="t", host="h"),)}, "former_run_died"),
         ({"swept": 3}, "former_left_sessions"),
-        ({"broker": {"before": {"retained": 1}, "after": {"retained": 2}}}, "broker_counts_grew"),
+        ({"broker": {"before": {"retained": 1}, "after": {"retained": 7}}}, "broker_counts_grew"),
     ],
 )
 def test_what_is_odd_but_kept_to_is_degraded(changes, name):
     word, reasons = judge(structs.replace(GOOD, **changes), LIMITS, [])
     assert (word, [reason.name for reason in reasons]) == ("degraded", [name])
+
+
+def test_a_few_that_came_meanwhile_are_no_leftovers_of_a_crowd():
+    facts = structs.replace(
+        GOOD, broker={"before": {"subscriptions": 8}, "after": {"subscriptions": 13, "retained": 9}}
+    )
+    assert judge(facts, LIMITS, [])[0] == "pass"
 
 
 def test_broken_outranks_unproved_outranks_odd():

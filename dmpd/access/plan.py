@@ -68,7 +68,8 @@ def difference(target: Wanted, held: Held) -> int:
     names_of = _names_by_user(target)
     rules = sum(held.rules.get(name) != rule for name, rule in target.rules.items())
     rules += sum(name not in target.rules for name in held.rules)
-    users = sum(held.users.get(user) != names_of.get(user, frozenset()) for user in target.users)
+    ours = target.users | {name for name in held.users if is_user(name)}
+    users = sum(held.users.get(user) != names_of.get(user, frozenset()) for user in ours)
     return rules + users + sum(not is_user(name) for name in held.users) + (not held.base)
 
 

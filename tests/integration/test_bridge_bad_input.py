@@ -88,7 +88,7 @@ def mosquitto_of_its_own():
 
 def test_bad_input_costs_its_message_and_nothing_else(kafka, mosquitto_of_its_own, tmp_path) -> None:
     broker = mosquitto_of_its_own
-    names = {name: kafka.create_topic() for name in ("info", "rsp", "info_dead")}
+    names = {name: kafka.create_topic() for name in ("info", "rsp", "cmd", "info_dead")}
     topics = TopicSettings(**names, partitions=1)
     sections = Sections(
         bridge=BridgeSettings(health_bind=f"unix:{tmp_path}/health.sock"),

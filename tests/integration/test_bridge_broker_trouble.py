@@ -30,7 +30,7 @@ class Way:
     def __init__(self, kafka: KafkaService, mosquitto: MosquittoService, folder: Path) -> None:
         self.mosquitto = mosquitto
         self._kafka = kafka
-        names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+        names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
         self._topics = TopicSettings(**names, info_dead=kafka.create_topic(), partitions=PARTITIONS)
         sections = Sections(
             bridge=BridgeSettings(health_bind=f"unix:{folder}/health.sock", retry_first_s=0.1, retry_max_s=0.5),

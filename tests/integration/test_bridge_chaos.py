@@ -76,7 +76,7 @@ class Lab:
         return msgspec.structs.replace(settings, port=self.proxies[way].port, keepalive_s=5, connect_timeout_s=3)
 
     def topics(self) -> TopicSettings:
-        names = {name: self.kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+        names = {name: self.kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
         return TopicSettings(**names, info_dead=self.kafka.create_topic(), partitions=PARTITIONS)
 
     def bridge(self, topics: TopicSettings, folder: Path) -> BridgeProcess:

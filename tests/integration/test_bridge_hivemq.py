@@ -29,7 +29,7 @@ async def until(condition, what: str) -> None:
 
 
 def test_nothing_is_lost_or_reordered_while_bridge_and_broker_are_killed(kafka, tmp_path) -> None:
-    names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp")}
+    names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
     topics = TopicSettings(**names, info_dead=kafka.create_topic(), partitions=PARTITIONS)
     with public_folder() as folder, start_hivemq(folder) as broker:
         sections = Sections(

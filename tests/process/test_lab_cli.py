@@ -18,7 +18,7 @@ from tests.support.services import public_folder
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
 
 SMALL = ("--raes", "1", "--devices", "2", "--no-lan")
-PARTS = {"mosquitto", "kafka", "postgresql", "bridge", "cloud-registry", "simulate"}
+PARTS = {"mosquitto", "kafka", "postgresql", "access", "bridge", "cloud-registry", "simulate"}
 
 
 def pids(lab: LabUnderTest) -> dict[str, int]:

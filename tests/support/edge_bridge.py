@@ -67,7 +67,7 @@ class EdgeBridge:
             assert isinstance(decoded, Status)
             self.retained.append(decoded)
         seq = getattr(decoded, "seq", None)
-        if not message.retain and (self.stores or seq is None):
+        if not message.retain and (self.stores or seq is None or isinstance(decoded, Status)):
             self.taken.append(decoded)
             self.kept[decoded.rae] += message.qos
         self._client.ack(message)

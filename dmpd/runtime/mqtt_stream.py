@@ -115,13 +115,15 @@ async def open_stream(settings: MqttSettings) -> Stream:
     try:
         async with asyncio.timeout(settings.connect_timeout_s):
             plain = await _open_tcp(settings)
+            stream = Stream()
             try:
-                _, stream = await loop.create_connection(Stream, sock=plain, ssl=context, server_hostname=settings.host)
+                await loop.create_connection(lambda: stream, sock=plain, ssl=context, server_hostname=settings.host)
             except asyncio.CancelledError:
                 # A transport has it and says goodbye for up to 30 s. Closed under its hands, its number would go to
-                # the next socket, whose connect the loop would then refuse; so let the transport see the end.
+                # the next socket, whose connect the loop would then refuse; so have the transport end.
                 with contextlib.suppress(OSError):
                     plain.shutdown(socket.SHUT_RDWR)
+                stream.abort()
                 raise
             except BaseException:
                 plain.close()

@@ -121,18 +121,18 @@ def test_bad_input_is_refused_with_a_sentence(ctl, words, code, said):
 def test_a_grant_of_a_session_that_ended_shows_as_orphaned(rig, ctl):
     """Merged into another: the grant does not follow."""
     ended = "aaaaaaaa-6c1f-4c3f-9c30-0b1f7f7a2f10"
-    rig.grant("u-orphan", session=ended)
+    rig.grant("u-orphan", rae="R8", session=ended)
     with rig.connection() as connection:
         connection.execute(
             "INSERT INTO device_session (rae, session, epoch, rev, seq, stale, closed_at, closed_reason, successor,"
             " state, changed_at, kafka_partition, kafka_offset, applied_at)"
-            " VALUES ('R1', %s, 1, 1, 1, false, now(), 'merged', %s, 'unknown', now(), 0, 0, now())",
+            " VALUES ('R8', %s, 1, 1, 1, false, now(), 'merged', %s, 'unknown', now(), 0, 0, now())",
             (ended, S1),
         )
     [row] = json.loads(ctl("list", "--user", "u-orphan", "--json").stdout)
     assert row["state"] == "orphaned"
     assert "orphaned" in ctl("explain", "u-orphan", ended).stdout
-    assert "has no grant for it" in ctl("explain", "u-orphan", S1, "--rae", "R1", code=1).stdout
+    assert "has no grant for it" in ctl("explain", "u-orphan", S1, "--rae", "R8", code=1).stdout
 
 
 def test_without_a_daemon_it_says_so_and_the_grant_stands(rig, ctl):

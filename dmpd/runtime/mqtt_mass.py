@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from dmpd.runtime import mqtt_packets as packets
 from dmpd.runtime.mqtt_frames import Frames, Message, ProtocolError, pubacks
-from dmpd.runtime.mqtt_stream import MqttUnreachableError, Stream
+from dmpd.runtime.mqtt_stream import MqttUnreachableError, Stream, secured
 
 __all__ = ["Address", "MassClient", "Opened", "client_context"]
 
@@ -134,13 +134,7 @@ class MassClient:
                 open_s = time.monotonic()
                 retries = _syn_retries(plain)
                 step = "TLS"
-                try:
-                    _, stream = await loop.create_connection(
-                        Stream, sock=plain, ssl=context, server_hostname=address.host, ssl_handshake_timeout=timeout_s
-                    )
-                except BaseException:
-                    plain.close()
-                    raise
+                stream = await secured(plain, context, address.host, handshake_timeout_s=timeout_s)
                 secure_s = time.monotonic()
                 step = "CONNACK"
                 self._begin(stream)

@@ -115,23 +115,33 @@ async def open_stream(settings: MqttSettings) -> Stream:
     try:
         async with asyncio.timeout(settings.connect_timeout_s):
             plain = await _open_tcp(settings)
-            stream = Stream()
-            try:
-                await loop.create_connection(lambda: stream, sock=plain, ssl=context, server_hostname=settings.host)
-            except asyncio.CancelledError:
-                # A transport has it and says goodbye for up to 30 s. Closed under its hands, its number would go to
-                # the next socket, whose connect the loop would then refuse; so have the transport end.
-                with contextlib.suppress(OSError):
-                    plain.shutdown(socket.SHUT_RDWR)
-                stream.abort()
-                raise
-            except BaseException:
-                plain.close()
-                raise
+            stream = await secured(plain, context, settings.host)
     except TimeoutError as error:
         raise MqttUnreachableError(f"{where}: not open within {settings.connect_timeout_s:g} s") from error
     except OSError as error:  # ssl.SSLError is one too
         raise MqttUnreachableError(f"{where}: {error}") from error
+    return stream
+
+
+async def secured(
+    plain: socket.socket, context: ssl.SSLContext, host: str, *, handshake_timeout_s: float | None = None
+) -> Stream:
+    """TLS on an open socket, which is the stream's from now on and gone if this fails. Raises ``OSError``."""
+    stream = Stream()
+    try:
+        await asyncio.get_running_loop().create_connection(
+            lambda: stream, sock=plain, ssl=context, server_hostname=host, ssl_handshake_timeout=handshake_timeout_s
+        )
+    except asyncio.CancelledError:
+        # A transport has it and says goodbye for up to 30 s. Closed under its hands, its number would go to the next
+        # socket, whose connect the loop would then refuse; so have the transport end.
+        with contextlib.suppress(OSError):
+            plain.shutdown(socket.SHUT_RDWR)
+        stream.abort()
+        raise
+    except BaseException:
+        plain.close()
+        raise
     return stream
 
 

@@ -36,6 +36,11 @@ class Heard:
         address = await resolve("127.0.0.1", service.port)
         return await self.client.open(address, self.context, **{"clean_start": True, "timeout_s": 20.0} | more)
 
+    async def leave(self):
+        """And wait until nothing of the connection is left."""
+        self.client.leave()
+        await asyncio.wait_for(self.client._stream.lost, 20)
+
 
 async def until(condition, timeout_s=20.0):
     deadline_s = time.monotonic() + timeout_s
@@ -60,8 +65,8 @@ async def test_it_publishes_hears_and_learns_what_is_refused(mosquitto):
     assert one.pubacks == [(11, 0), (12, 0x87)]
     assert [(message.topic, message.payload) for message in two.messages] == [("dmp/v1/canary-7001/rae/info", payload)]
     await one.client.ping()
-    one.client.leave()
-    two.client.leave()
+    await one.leave()
+    await two.leave()
     assert one.ended == two.ended == []
     with pytest.raises(ConnectionError):
         one.client.publish("dmp/v1/canary-7001/rae/info", b"x", 13)
@@ -74,7 +79,7 @@ async def test_a_session_that_was_left_is_seen_and_gone_after_that(mosquitto):
         opened = await client.open(mosquitto, clean_start=False, session_expiry_s=expiry_s)
         assert opened.session_present is present
         await client.client.ping()
-        client.client.leave()
+        await client.leave()
 
 
 @async_test

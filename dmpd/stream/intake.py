@@ -51,7 +51,11 @@ class Intake:
             epochs = self._epochs = self._current_epochs()
         more = consumer.consume(self._records_max)
         if not more and self._epochs is epochs and first.error() is None:
-            return self._place_alone(first, consumer)
+            # Where records trickle in, nearly all come so: what is done here is what such a record costs.
+            alone = self._partitions.get(partition_of(first))
+            if alone is not None:
+                self._place(alone, [first])
+                return [alone]
         records, errors = errors_apart([first, *more])
         # What came in the call that changed an assignment is nobody's.
         now = epochs if self._epochs is epochs else self._current_epochs()
@@ -77,16 +81,6 @@ class Intake:
 
     def _current_epochs(self) -> dict[int, int]:
         return {number: partition.epoch for number, partition in self._partitions.items()}
-
-    def _place_alone(self, message: Message, consumer: StreamConsumer) -> list[Partition]:
-        """Where records trickle in, nearly all come so: what is done here is what such a record costs."""
-        number = partition_of(message)
-        partition = self._partitions.get(number)
-        if partition is None:
-            self._drop_foreign(number, 1, consumer)
-            return []
-        self._place(partition, [message])
-        return [partition]
 
     def _place(self, partition: Partition, messages: Sequence[Message]) -> None:
         frame = frame_of(messages)

@@ -243,31 +243,30 @@ def new_event(at: datetime, code: str, actor: str, **more: Any) -> Event:
 def version(connection: Connection) -> tuple[int, datetime]:
     """How often something was changed, and the database's clock. Raises ``psycopg.Error``."""
     with connection.transaction():
-        row = connection.execute(
-            "SELECT version, clock_timestamp() FROM access_change WHERE what = 'access'"
-        ).fetchone()
-    assert row is not None
-    return row
+        return _version(connection)
 
 
 def snapshot(connection: Connection) -> Snapshot:
     """What is granted, as of one instant. Raises ``psycopg.Error``."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        row = connection.execute(
-            "SELECT version, clock_timestamp() FROM access_change WHERE what = 'access'"
-        ).fetchone()
-        assert row is not None
-        grants = _live(connection, row[1])
+        number, now = _version(connection)
+        grants = _live(connection, now)
         users = connection.execute("SELECT user_name FROM access_user").fetchall()
         kicks = connection.execute(f"SELECT id, principal, asked_by {_DUE_KICKS} ORDER BY asked_at").fetchall()
     return Snapshot(
-        version=row[0],
-        now=row[1],
+        version=number,
+        now=now,
         grants=grants,
         users=frozenset(one[0] for one in users),
         kicks=[Kick(*one) for one in kicks],
     )
+
+
+def _version(connection: Connection) -> tuple[int, datetime]:
+    row = connection.execute("SELECT version, clock_timestamp() FROM access_change WHERE what = 'access'").fetchone()
+    assert row is not None
+    return row
 
 
 def _wanted(wish: Wish, now: datetime) -> Grant:

@@ -5,7 +5,6 @@ instances may run: both look at the same table, and the lease lets one of them t
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -15,12 +14,11 @@ from typing import Any, Final, get_args
 import msgspec
 
 from dmpd.canary import metrics, store
-from dmpd.canary.database_watch import APPLICATION
 from dmpd.canary.report import Word
 from dmpd.canary.schedule import alarm, due_s
 from dmpd.canary.settings import CanarySettings
 from dmpd.runtime import exit_codes
-from dmpd.runtime.database import DatabaseError, connect
+from dmpd.runtime.database import DatabaseError
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.health import HealthServer
 from dmpd.runtime.lifecycle import Lifecycle
@@ -119,8 +117,7 @@ class _Daemon:
 
     def _look(self) -> tuple[float | None, float | None]:
         """When the last run started (monotonic) and how long ago one ended, by the database. Blocks."""
-        with contextlib.closing(connect(self._database, application=APPLICATION)) as connection:
-            connection.autocommit = True
+        with store.connected(self._database) as connection:
             self._state = store.read_state(connection)
             started_age_s, ended_age_s = store.ages_s(connection)
             ended = [run for run in store.last_runs(connection, 5) if run.ended_at is not None]

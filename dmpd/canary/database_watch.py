@@ -5,21 +5,20 @@ clock of this machine by asking for that clock in the same query: a step of eith
 two queries at most.
 """
 
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from dmpd.canary import store
 from dmpd.canary.plan import Plan, number_of, rae_of, session_of
 from dmpd.canary.rows import FoundRow
 from dmpd.model.record import CORE_FIELDS
-from dmpd.runtime.database import Connection, DatabaseError, connect
+from dmpd.runtime.database import Connection, DatabaseError
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
-APPLICATION: Final = "dmpd-canary"
 _LOOK_S: Final = 0.5
 _JOIN_S: Final = 5.0
 _BACK_S: Final = 5.0
@@ -84,8 +83,7 @@ class DatabaseWatch:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with contextlib.closing(connect(self._settings, application=APPLICATION)) as connection:
-                    connection.autocommit = True
+                with store.connected(self._settings) as connection:
                     while not self._stopping.wait(_LOOK_S):
                         self._look(connection)
                         self.trouble = None

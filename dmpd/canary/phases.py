@@ -19,7 +19,7 @@ from dmpd.canary import store
 from dmpd.canary.arrivals import Finding
 from dmpd.canary.broker_watch import BrokerWatch
 from dmpd.canary.crowd import Connected, Job, Told
-from dmpd.canary.database_watch import APPLICATION, DatabaseWatch, read_rows, still_open
+from dmpd.canary.database_watch import DatabaseWatch, read_rows, still_open
 from dmpd.canary.kafka_watch import KafkaWatch, LagWatch
 from dmpd.canary.plan import Plan, rae_of, rev_of, shares
 from dmpd.canary.platform import Platform, draining, missing_certificates, worker_deaths
@@ -30,7 +30,7 @@ from dmpd.canary.seen import begun, facts_of
 from dmpd.canary.settings import CanarySettings
 from dmpd.canary.workers import CrowdFailedError, Workers
 from dmpd.runtime import kafka_admin
-from dmpd.runtime.database import Connection, connect
+from dmpd.runtime.database import Connection
 
 _LOOK_S: Final = 0.2
 _SAY_S: Final = 1.0
@@ -293,8 +293,7 @@ class Phases:
         self.seen.control_told = told
 
     def _ask(self, question: Callable[[Connection], _T]) -> _T:
-        with contextlib.closing(connect(self._platform.database, application=APPLICATION)) as connection:
-            connection.autocommit = True
+        with store.connected(self._platform.database) as connection:
             return question(connection)
 
     def _still_open(self, connection: Connection) -> list[str]:

@@ -12,7 +12,7 @@ import platform as machine
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,6 @@ from msgspec import Struct, structs
 
 from dmpd import __version__
 from dmpd.canary import store
-from dmpd.canary.database_watch import APPLICATION
 from dmpd.canary.phases import Phases, Say
 from dmpd.canary.plan import Plan
 from dmpd.canary.platform import Platform
@@ -30,7 +29,7 @@ from dmpd.canary.report import Former, Reason, Report
 from dmpd.canary.settings import CanarySettings
 from dmpd.canary.verdict import judge
 from dmpd.canary.workers import CrowdFailedError
-from dmpd.runtime.database import Connection, DatabaseError, DatabaseUnreachableError, connect
+from dmpd.runtime.database import DatabaseError, DatabaseUnreachableError
 from dmpd.runtime.errors import UnavailableError
 
 _SAVE_S: Final = 60.0
@@ -124,7 +123,7 @@ async def run_once(
 def _begin(
     settings: CanarySettings, platform: Platform, run: str, holder: str, trigger: str, seed: int | None
 ) -> tuple[store.NewRun, list[Former]]:
-    with _connection(platform) as connection:
+    with store.connected(platform.database) as connection:
         if not store.take_lease(connection, run, holder):
             state = store.read_state(connection)
             if not state.enabled:
@@ -205,13 +204,13 @@ async def _until(stop: Awaitable[object]) -> str:
 
 
 def _renew(platform: Platform, run: str) -> str | None:
-    with _connection(platform) as connection:
+    with store.connected(platform.database) as connection:
         return store.renew_lease(connection, run)
 
 
 def _baseline(platform: Platform, new: store.NewRun, runs_max: int) -> list[dict[str, float]]:
     try:
-        with _connection(platform) as connection:
+        with store.connected(platform.database) as connection:
             return store.baseline(connection, new, runs_max=runs_max)
     except (UnavailableError, DatabaseError) as error:
         _log.warning("no baseline: %s", str(error).strip())
@@ -251,16 +250,9 @@ async def _save(platform: Platform, report: Report, history_days: int) -> str | 
 
 
 def _save_once(platform: Platform, report: Report, history_days: int) -> None:
-    with _connection(platform) as connection:
+    with store.connected(platform.database) as connection:
         store.end(connection, report, history_days=history_days)
         store.release_lease(connection, report.run)
-
-
-@contextlib.contextmanager
-def _connection(platform: Platform) -> Iterator[Connection]:
-    with contextlib.closing(connect(platform.database, application=APPLICATION)) as connection:
-        connection.autocommit = True
-        yield connection
 
 
 def _name_of(error: Exception) -> str:

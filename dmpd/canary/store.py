@@ -3,7 +3,8 @@
 All calls block, and raise ``DatabaseError`` when the database does not do it. Connections are in autocommit.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,7 +14,8 @@ from msgspec import Struct
 from dmpd.canary.crowd import Leftover
 from dmpd.canary.plan import number_of
 from dmpd.canary.report import Report, p99s
-from dmpd.runtime.database import Connection
+from dmpd.runtime.database import Connection, connect
+from dmpd.runtime.settings import DatabaseSettings
 
 LEASE_S: Final = 30.0
 _NAME: Final = "canary"
@@ -72,6 +74,14 @@ class NewRun(Struct, frozen=True, kw_only=True):
     ramp: str
     profile: str
     changes: int
+
+
+@contextlib.contextmanager
+def connected(settings: DatabaseSettings) -> Iterator[Connection]:
+    """A connection of the canary's own, closed at the end. Raises ``DatabaseUnreachableError``."""
+    with contextlib.closing(connect(settings, application="dmpd-canary")) as connection:
+        connection.autocommit = True
+        yield connection
 
 
 def take_lease(connection: Connection, run: str, holder: str) -> bool:

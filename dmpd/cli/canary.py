@@ -18,7 +18,7 @@ from typing import Final, get_args
 import msgspec
 from msgspec import structs
 
-from dmpd.canary import daemon
+from dmpd.canary import daemon, store
 from dmpd.canary.platform import Platform
 from dmpd.canary.report import Word
 from dmpd.canary.run import BusyError, DisabledError, NotNowError, Saved, run_once
@@ -31,7 +31,7 @@ from dmpd.cli.tables import console
 from dmpd.cloud_registry import migrate
 from dmpd.runtime import daemon_process, exit_codes, log
 from dmpd.runtime.config import ConfigError
-from dmpd.runtime.database import DatabaseError, connect
+from dmpd.runtime.database import DatabaseError
 from dmpd.runtime.lifecycle import Lifecycle
 
 HELP: Final = "a flash crowd of RAEs every few hours, and a verdict"
@@ -140,7 +140,7 @@ def _once(config: CloudConfig, args: argparse.Namespace) -> int:
 
 def _check_schema(config: CloudConfig) -> None:
     """Raises ``ConfigError``: the tables are not those of this dmpd; ``UnavailableError``: no answer."""
-    with connect(config.database, application="dmpd-canary") as connection:
+    with store.connected(config.database) as connection:
         try:
             migrate.check(connection)
         except migrate.SchemaError as error:

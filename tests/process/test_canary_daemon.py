@@ -13,6 +13,7 @@ from dmpd.cli.canary import once_command
 from dmpd.cloud_registry.migrate import migrate
 from dmpd.runtime.database import connect
 from dmpd.runtime.health import fetch
+from tests.support.canary_reports import new_run
 from tests.support.platform import BIN, until
 
 pytestmark = pytest.mark.services
@@ -75,19 +76,7 @@ class Daemon:
 
 
 def insert(connection, *, started_age_s, ended_age_s):
-    new = store.NewRun(
-        run=RUN,
-        trigger="hand",
-        host="h",
-        build="1",
-        epoch=1,
-        seed=1,
-        clients=1,
-        ramp="linear",
-        profile="steady",
-        changes=1,
-    )
-    store.begin(connection, new)
+    store.begin(connection, new_run(RUN))
     connection.execute(
         "UPDATE canary_run SET started_at = now() - %s * INTERVAL '1 second', took_s = 5, verdict = 'fail',"
         " ended_at = now() - %s * INTERVAL '1 second', p99s = '{\"row\": 2.5}'",

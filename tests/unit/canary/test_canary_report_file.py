@@ -7,26 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dmpd.canary.report import Facts, Report
 from dmpd.canary.run import _write_file
 from dmpd.canary.settings import CanarySettings
+from tests.support.canary_reports import report_of
 
-REPORT = Report(
-    run="r-1",
-    verdict="pass",
-    reasons=(),
-    started_at="2026-11-28T00:00:00+00:00",
-    took_s=1.0,
-    trigger="hand",
-    host="h",
-    build="1",
-    seed=1,
-    clients=1,
-    ramp="linear",
-    profile="steady",
-    changes=1,
-    facts=Facts(),
-)
+REPORT = report_of("r-1")
 
 
 def test_it_is_written_whole(tmp_path):

@@ -7,46 +7,20 @@ import pytest
 from msgspec import structs
 
 from dmpd.canary import store
-from dmpd.canary.report import Counted, Facts, Report
-from dmpd.canary.store import NewRun
+from dmpd.canary.report import Counted, Facts
 from dmpd.canary.summary import summarize
 from dmpd.cloud_registry.migrate import migrate
 from dmpd.runtime.database import connect
+from tests.support.canary_reports import new_run, report_of
 
 pytestmark = pytest.mark.services
 A, B, C = (f"00000000-0000-0000-0000-00000000000{letter}" for letter in "abc")
-NEW = NewRun(
-    run=A,
-    trigger="hand",
-    host="h",
-    build="1",
-    epoch=5,
-    seed=1,
-    clients=10,
-    ramp="linear",
-    profile="steady",
-    changes=8,
-)
+NEW = new_run(A)
 
 
 def report(run, verdict="pass", **facts):
     times = {name: summarize([0.25]) for name in ("connect", "puback", "kafka", "row")}
-    return Report(
-        run=run,
-        verdict=verdict,
-        reasons=(),
-        started_at="2026-11-28T00:00:00+00:00",
-        took_s=5.0,
-        trigger="hand",
-        host="h",
-        build="1",
-        seed=1,
-        clients=10,
-        ramp="linear",
-        profile="steady",
-        changes=8,
-        facts=Facts(clients=10, connected=10, times=times, **facts),
-    )
+    return report_of(run, verdict=verdict, facts=Facts(clients=10, connected=10, times=times, **facts))
 
 
 def plain(value):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from dmpd.access import metrics, store
+from dmpd.access import audit, exchange, metrics
 from dmpd.access.dynsec import PRINCIPAL
 from dmpd.access.journal import Journal
 from dmpd.access.reconciler import Reconciler, boot_s
@@ -63,8 +63,8 @@ class Feed:
         self._version = -1
         self._read_s = -1e9
         self._present_s = -1e9
-        self._knows_announced = False
-        self._announced: set[str] = set()
+        self._words: audit.LastWords | None = None
+        self._knows_words = False
         self.problem: str | None = "the database was not reached yet"
         self.asked = asyncio.Event()
         """The database was asked once, and it answered or it did not."""
@@ -85,10 +85,11 @@ class Feed:
                 else:
                     self.problem = None
                     self.answered_s = boot_s()
-                    self._journal.announced |= self._announced
-                    self._announced = set()
+                    words, self._words = self._words, None
                     if snapshot is not None:
                         self._reconciler.use(snapshot)
+                    if words is not None:
+                        self._reconciler.recall(words)
                 self.asked.set()
                 await self._pause()
         finally:
@@ -104,33 +105,37 @@ class Feed:
             await asyncio.sleep(self._settings.poll_interval_s)
         self._wake.clear()
 
-    def _turn(self, status: dict[str, Any]) -> store.Snapshot | None:
+    def _turn(self, status: dict[str, Any]) -> exchange.Snapshot | None:
         """Write what waits, look; on the thread. Raises ``DatabaseError``, ``UnavailableError``."""
         connection = self._connection or self._open()
         self._write(connection, status)
         asked_s = boot_s()
-        version, now = store.version(connection)
+        version, now = exchange.version(connection)
         self._reconciler.clock.sync(now, asked_s=asked_s, answered_s=boot_s())
-        if version == self._version and time.monotonic() - self._read_s < self._settings.full_read_interval_s:
-            return None
-        found = store.snapshot(connection)
-        if not self._knows_announced:
-            self._announced = store.announced(connection, [grant.id for grant in found.grants])
-            self._knows_announced = True
-        self._version, self._read_s = found.version, time.monotonic()
+        found = None
+        if version != self._version or time.monotonic() - self._read_s >= self._settings.full_read_interval_s:
+            found = exchange.snapshot(connection)
+            self._version, self._read_s = found.version, time.monotonic()
+        if not self._knows_words:  # the last thing: nothing may be written between it and its use
+            self._words, self._knows_words = audit.last_words(connection, PRINCIPAL), True
         return found
 
     def _write(self, connection: Connection, status: dict[str, Any]) -> None:
         events = self._journal.next(_EVENTS_PER_TURN)
         if events:
-            store.write_events(connection, events)
+            audit.write_events(connection, events)
             self._journal.written(len(events))
+        is_all = not self._journal.next(1)
+        if is_all and self._journal.has_gap:
+            self._journal.has_gap = self._knows_words = False
         kicks = list(self._reconciler.kicks_to_forget)
         if kicks:
-            store.kicked(connection, kicks)
+            exchange.kicked(connection, kicks)
             del self._reconciler.kicks_to_forget[: len(kicks)]
         if time.monotonic() - self._present_s >= _PRESENCE_INTERVAL_S:
-            store.write_presence(connection, PRINCIPAL, self._reconciler.problem or "", status)
+            problem = status["problem"] or ""
+            is_recorded = is_all and self._knows_words and not problem
+            exchange.write_presence(connection, PRINCIPAL, problem, status, is_recorded=is_recorded)
             self._present_s = time.monotonic()
 
     def _open(self) -> Connection:

@@ -1,16 +1,25 @@
-"""What happened to grants at the broker, for the audit; waits here, bounded, for the database."""
+"""What happened to grants at the broker, for the audit; waits here, bounded, for the database.
 
+What is lost here (the process is killed while the database is away, or too much waits) is not lost to the audit: what
+the broker holds is compared with what the audit says last, and what is missing is written, as ``found`` afterwards.
+"""
+
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from dmpd.access import metrics
-from dmpd.access.broker import Held
-from dmpd.access.store import Event, new_event
+from dmpd.access.audit import Event, LastWords, new_event
+from dmpd.access.broker import Change, DropRule, DropUser, Held, PutRule, PutUser
 from dmpd.model.grants import Grant
 
-ACTOR = "svc-access"
+ACTOR: Final = "svc-access"
+FOUND: Final = {"found": "afterwards"}
+"""Of a line that was missing: its instant is when that was seen. It happened before, and nobody knows when."""
+
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -23,10 +32,14 @@ class Journal:
         self._on_news = on_news
         self.announced: set[str] = set()
         """Grants of which the audit says, or will say, that their rules are in the broker."""
+        self.has_gap = False
+        """Lines were lost: the audit's last words must be read again."""
+        self._unended: dict[str, str] = {}
 
     def add(self, at: datetime, code: str, **more: Any) -> None:
         if len(self._waiting) >= self._events_max:
             metrics.events_dropped.inc()
+            self.has_gap = True
             return
         self._waiting.append(new_event(at, code, ACTOR, **more))
         self._on_news()
@@ -39,12 +52,47 @@ class Journal:
         for _ in range(count):
             self._waiting.popleft()
 
+    def note(self, at: datetime, change: Change, held: Held, known: Mapping[str, Grant]) -> None:
+        """The broker did ``change``, of which ``held`` does not know yet.
+
+        ``known``: the grants by which it was asked for; empty while the database was never read.
+        """
+        match change:
+            case PutUser(user=user, rules=names):
+                for name in sorted((held.users.get(user) or frozenset()) - set(names)):
+                    rule = held.rules.get(name)
+                    is_timed = rule is not None and rule.ends_at <= at  # or it was revoked, and the audit has that
+                    self.ended(at, name, user, rule.ends_at if rule is not None and is_timed else None)
+                for name in names:
+                    if name in known:
+                        self.in_force(at, name, user, known[name])
+            case PutRule(rule=rule, exists=True):
+                detail = {"ends_at": rule.ends_at.isoformat(), "command": rule.command, "suspended": rule.suspended}
+                self.add(at, "updated", grant=rule.grant, principal=rule.user, detail=detail)
+            case DropRule(name=name) if held.rules[name] is None:
+                metrics.foreign.inc()
+                _log.warning("removed a rule that nobody granted: %s", name)
+                self.add(at, "foreign rule removed", detail={"rule": name})
+            case DropUser(name=name):
+                metrics.foreign.inc()
+                _log.warning("removed a principal that is no user: %s", name)
+                self.add(at, "foreign principal removed", principal=name)
+
+    def recall(self, words: LastWords) -> None:
+        """What the audit says last, as read by the thread that takes; lines that were added since come behind it."""
+        self.announced = set(words.in_force)
+        self._unended = dict(words.unended)
+        for event in self._waiting:
+            if event.grant is not None and event.code in ("in force", "lost", "ended"):
+                self._unended.pop(event.grant, None)
+                (self.announced.add if event.code == "in force" else self.announced.discard)(event.grant)
+
     def in_force(self, at: datetime, grant: str, user: str, known: Grant | None) -> None:
-        """The broker holds the rule of ``grant`` now."""
+        """The broker holds the rule of ``grant`` now; ``known``: it was given a moment ago, ``None``: it was found."""
         if grant in self.announced:
             return
         self.announced.add(grant)
-        detail: dict[str, Any] = {}
+        detail: dict[str, Any] = FOUND
         if known is not None:
             waited_s = max(0.0, (at - max(known.starts_at, known.created_at)).total_seconds())
             metrics.in_force_seconds.observe(waited_s)
@@ -63,8 +111,16 @@ class Journal:
         self.add(at, "ended", grant=grant, principal=user, detail=detail)
 
     def found(self, at: datetime, held: Held) -> None:
-        """The broker was read: what was lost meanwhile, and what nobody granted."""
+        """The broker was read, or the audit's last words: what was lost meanwhile, and what ended unrecorded.
+
+        What is over and there still is about to be ended, which has its line then.
+        """
         there = {name for names in held.users.values() for name in names or ()}
+        for grant, user in sorted(self._unended.items()):
+            if grant not in there:
+                self.announced.discard(grant)
+                self.add(at, "ended", grant=grant, principal=user, detail=FOUND)
+        self._unended = {}
         for grant in sorted(self.announced - there):
             self.announced.discard(grant)
             self.add(at, "lost", grant=grant, detail={"why": "the broker has it no more"})

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from dmpd.access.store import COLUMNS, grant_of
+from dmpd.access.rows import COLUMNS, grant_of
 from dmpd.model.grants import Grant
 from dmpd.model.topics import is_session
 from dmpd.runtime.database import Connection

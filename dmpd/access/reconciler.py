@@ -11,27 +11,24 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from dmpd.access import metrics
+from dmpd.access import metrics, status
+from dmpd.access.audit import LastWords
 from dmpd.access.broker import (
     BrokerGoneError,
     BrokerRefusedError,
     Change,
-    DropRule,
-    DropUser,
     Held,
     PutBase,
-    PutRule,
-    PutUser,
     RuleBroker,
 )
 from dmpd.access.clock import GrantClock
+from dmpd.access.exchange import Kick, Snapshot
 from dmpd.access.journal import Journal
 from dmpd.access.plan import Wanted, changes, difference, is_user, reductions, still_allowed, wanted
 from dmpd.access.settings import AccessSettings
-from dmpd.access.store import Kick, Snapshot
 from dmpd.model.grants import Grant, next_change_at, rules
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.mqtt import SESSION_TAKEN_OVER
@@ -94,6 +91,14 @@ class Reconciler:
             self._is_stale = True
             self._news.set()
         self._kicks_done &= {kick.id for kick in snapshot.kicks}
+
+    def recall(self, words: LastWords) -> None:
+        """What the audit says last of the broker: what it lacks is added to it."""
+        self._journal.recall(words)
+        if self._held is not None:
+            self._journal.found(self.now, self._held)
+            self._is_stale = True
+            self._news.set()
 
     async def compare(self, *, dry_run: bool) -> list[Change]:
         """Have the broker read anew; what has to be changed, which is done at once, or (``dry_run``) not for this.
@@ -218,7 +223,7 @@ class Reconciler:
             metrics.changes.labels(type(change).__name__).inc()
             self._todo.popleft()
             self._urgent -= 1
-            self._note(change)
+            self._journal.note(self.now, change, self._held, self._by_id)
             self._held.apply(change)
         if self._todo and self._urgent <= 0:
             self.problem = f"{len(self._todo)} changes are on their way to the broker"
@@ -268,33 +273,6 @@ class Reconciler:
         if broker.closed.done():
             raise BrokerGoneError(broker.closed.result())
 
-    def _note(self, change: Change) -> None:
-        """For the audit, before ``_held`` knows of it."""
-        held, now, journal = self._held, self.now, self._journal
-        assert held is not None
-        match change:
-            case PutUser(user=user, rules=names):
-                before = held.users.get(user) or frozenset()
-                for name in sorted(before - set(names)):
-                    journal.ended(now, name, user, self._ended_at(name))
-                for name in names:
-                    journal.in_force(now, name, user, self._by_id.get(name))
-            case PutRule(rule=rule, exists=True):
-                detail = {"ends_at": rule.ends_at.isoformat(), "command": rule.command, "suspended": rule.suspended}
-                journal.add(now, "updated", grant=rule.grant, principal=rule.user, detail=detail)
-            case DropRule(name=name) if held.rules[name] is None:
-                metrics.foreign.inc()
-                journal.add(now, "foreign rule removed", detail={"rule": name})
-            case DropUser(name=name):
-                metrics.foreign.inc()
-                journal.add(now, "foreign principal removed", principal=name)
-
-    def _ended_at(self, name: str) -> datetime | None:
-        """When the grant of a rule that goes ended by time; ``None``: it was revoked, the audit has it."""
-        assert self._held is not None
-        rule = self._held.rules.get(name)
-        return rule.ends_at if rule is not None and rule.ends_at <= self.now else None
-
     def _succeeded(self) -> None:
         if self.snapshot is not None:
             self.last_success_s = boot_s()
@@ -307,30 +285,13 @@ class Reconciler:
 
     def status(self) -> dict[str, Any]:
         """What the health server tells; also sets the metrics. On the loop's thread."""
-        held, snapshot, now = self._held, self.snapshot, self.now
-        grants = snapshot.grants if snapshot is not None else ()
-        in_force = [grant for grant in grants if grant.is_in_force(now)]
-        ends = [grant.over_at for grant in in_force]
-        if snapshot is None and held is not None:
-            ends = [rule.ends_at for rule in held.rules.values() if rule is not None]
-        next_end_s = (min(ends) - now) / timedelta(seconds=1) if ends else -1.0
-        missing = difference(self._target, held) if self._target is not None and held is not None and self._todo else 0
-        age_s = boot_s() - self.last_success_s if self.last_success_s is not None else None
-        metrics.grants_in_force.set(len(in_force))
-        metrics.rules.set(len(held.rules) if held is not None else 0)
-        metrics.difference.set(missing)
-        metrics.next_end.set(next_end_s)
-        metrics.success_age.set(-1 if age_s is None else age_s)
-        return {
-            "grants_in_force": len(in_force),
-            "rules": None if held is None else len(held.rules),
-            "users": None if held is None else len(held.users),
-            "difference": missing,
-            "success_age_s": None if age_s is None else round(age_s, 3),
-            "next_end_s": round(next_end_s, 3),
-            "clock": "database" if self.clock.is_database_time else "machine",
-            "problem": self.problem,
-        }
+        return status.told(
+            now=self.now,
+            held=self._held,
+            grants=None if self.snapshot is None else self.snapshot.grants,
+            missing=difference(self._target, self._held) if self._todo and self._target and self._held else 0,
+            success_age_s=None if self.last_success_s is None else boot_s() - self.last_success_s,
+        ) | {"clock": "database" if self.clock.is_database_time else "machine", "problem": self.problem}
 
 
 def _fail(answer: "asyncio.Future[list[Change]]", error: BrokerGoneError) -> None:

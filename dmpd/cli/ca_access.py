@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from dmpd.access import store
+from dmpd.access import exchange
 from dmpd.cli.arguments import default_operator
 from dmpd.cloud_registry import migrate
 from dmpd.runtime.database import Connection, DatabaseError, DatabaseUnreachableError, connect
@@ -39,10 +39,10 @@ def end_connection(settings: DatabaseSettings | None, principal: str, *, wait_s:
         NotDoneError: It is not done; once the daemon is at work again, it is if the database has it.
     """
     with _database(settings) as connection:
-        store.ask_kick(connection, principal, by=default_operator())
-        store.ask_kick(connection, principal, by=default_operator(), delay_s=SILENT_S)
+        exchange.ask_kick(connection, principal, by=default_operator())
+        exchange.ask_kick(connection, principal, by=default_operator(), delay_s=SILENT_S)
         deadline_s = time.monotonic() + wait_s
-        while store.kick_waits(connection, principal):
+        while exchange.kick_waits(connection, principal):
             if time.monotonic() > deadline_s:
                 raise NotDoneError(f"dmpd access has not done it within {wait_s:g} s (it will once it is at work)")
             time.sleep(_POLL_S)
@@ -55,7 +55,7 @@ def make_known(settings: DatabaseSettings | None, user: str) -> None:
         NotDoneError: The database does not have it.
     """
     with _database(settings) as connection:
-        store.know_user(connection, user)
+        exchange.know_user(connection, user)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ REQUEST_FAILURES: Final = metrics.counter(
 )
 REMOVED: Final = metrics.counter(
     "dmpd_registry_removed_rows_total",
-    "Rows removed because they were old enough: device_event, device_session (tombstones), canary",
+    "Rows removed because they were old enough: device_event, device_session (tombstones), canary,"
+    " access_grant, access_event",
     ("what",),
 )
 RETENTION_FAILURES: Final = metrics.counter(

@@ -1,8 +1,8 @@
-"""Removes what is old: events, tombstones, and all that canaries left. A thread of the Cloud Registry's parent.
+"""Removes what is old: events, tombstones, all that canaries left, grants and their audit. A thread of the parent.
 
 Small batches, each a transaction of its own that waits for no lock (what another holds is left for the next time) and
 is followed by a rest as long as it took: the sink never waits for more than one of them. Several instances may remove
-at once. Ages are by the database's clock.
+at once. Ages are by the database's clock; by ``now()``, because no index is searched by ``clock_timestamp()``.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ _OLD_EVENTS: Final[LiteralString] = """
 DELETE FROM device_event AS e
 USING (
     SELECT rae, session, at, seq, code FROM device_event
-    WHERE recorded_at < clock_timestamp() - %s * INTERVAL '1 hour' ORDER BY recorded_at LIMIT %s FOR UPDATE SKIP LOCKED
+    WHERE recorded_at < now() - %s * INTERVAL '1 hour' ORDER BY recorded_at LIMIT %s FOR UPDATE SKIP LOCKED
 ) AS old
 WHERE e.rae = old.rae AND e.session = old.session AND e.at = old.at AND e.seq = old.seq AND e.code = old.code
 """
 _OLD_TOMBSTONES: Final[LiteralString] = """
 SELECT rae, session::text FROM device_session
-WHERE closed_at < clock_timestamp() - %s * INTERVAL '1 hour' ORDER BY closed_at LIMIT %s FOR UPDATE SKIP LOCKED
+WHERE closed_at < now() - %s * INTERVAL '1 hour' ORDER BY closed_at LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _CANARIES: Final[LiteralString] = """
 WITH RECURSIVE s AS (
@@ -51,14 +51,14 @@ WHERE rae LIKE 'canary-%' ORDER BY rae
 whose row went before its last event, has no row of its own."""
 _CANARY_SESSIONS: Final[LiteralString] = """
 SELECT rae, session::text FROM device_session
-WHERE rae = ANY(%b::text[]) AND applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
+WHERE rae = ANY(%b::text[]) AND applied_at < now() - %s * INTERVAL '1 hour'
 ORDER BY rae, session LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _CANARY_EVENTS: Final[LiteralString] = """
-DELETE FROM device_event WHERE rae = ANY(%b::text[]) AND recorded_at < clock_timestamp() - %s * INTERVAL '1 hour'
+DELETE FROM device_event WHERE rae = ANY(%b::text[]) AND recorded_at < now() - %s * INTERVAL '1 hour'
 """
 _CANARY_RAES: Final[LiteralString] = """
-DELETE FROM rae AS r WHERE r.rae = ANY(%b::text[]) AND r.applied_at < clock_timestamp() - %s * INTERVAL '1 hour'
+DELETE FROM rae AS r WHERE r.rae = ANY(%b::text[]) AND r.applied_at < now() - %s * INTERVAL '1 hour'
     AND NOT EXISTS (SELECT 1 FROM device_session AS s WHERE s.rae = r.rae)
 """
 _BY_KEYS: Final[Sequence[LiteralString]] = (
@@ -71,16 +71,37 @@ _BY_KEYS: Final[Sequence[LiteralString]] = (
 )
 """Children first: without their parent they would be nobody's."""
 
+_OLD_GRANTS: Final[LiteralString] = """
+DELETE FROM access_grant AS g
+USING (
+    SELECT id FROM access_grant WHERE ends_at < now() - %s * INTERVAL '1 hour' ORDER BY ends_at LIMIT %s
+) AS old
+WHERE g.id = old.id
+"""
+_OLD_AUDIT: Final[LiteralString] = """
+DELETE FROM access_event AS e
+USING (
+    SELECT at, id FROM access_event AS o WHERE at < now() - %s * INTERVAL '1 hour'
+    AND (SELECT g.id FROM access_grant AS g WHERE g.id = o.grant_id) IS NULL ORDER BY at, id LIMIT %s
+) AS old
+WHERE e.at = old.at AND e.id = old.id
+"""
+"""No line goes before its grant; the subquery, unlike NOT EXISTS, keeps to the order of the index. Rows are not locked:
+that asks for the right to change them, which nobody has of the audit, and nobody else touches what is old."""
+
 _log = logging.getLogger(__name__)
 
 
 class Removed(NamedTuple):
     """Rows of one pass."""
 
-    events: int
-    tombstones: int
-    canaries: int
+    events: int = 0
+    tombstones: int = 0
+    canaries: int = 0
     """Device sessions, events and RAEs of canaries."""
+    grants: int = 0
+    audit: int = 0
+    """Lines of ``access_event``."""
 
 
 def remove_old(connection: Connection, settings: RetentionSettings, *, rest: Callable[[float], bool]) -> Removed:
@@ -95,6 +116,8 @@ def remove_old(connection: Connection, settings: RetentionSettings, *, rest: Cal
         events=_in_batches(lambda: _events(connection, settings), settings.batch_rows, rest),
         tombstones=_in_batches(lambda: _tombstones(connection, settings), settings.batch_rows, rest),
         canaries=_canaries(connection, settings, rest),
+        grants=_in_batches(lambda: _access(connection, settings, "access_grant"), settings.batch_rows, rest),
+        audit=_in_batches(lambda: _access(connection, settings, "access_event"), settings.batch_rows, rest),
     )
 
 
@@ -130,7 +153,10 @@ class Retention:
                 _log.exception("retention failed")
             else:
                 if any(removed):
-                    _log.info("removed %d events, %d tombstones, %d rows of canaries", *removed)
+                    _log.info(
+                        "removed %d events, %d tombstones, %d rows of canaries, %d grants, %d lines of their audit",
+                        *removed,
+                    )
 
 
 def _in_batches(batch: Callable[[], int], rows_max: int, rest: Callable[[float], bool]) -> int:
@@ -147,6 +173,13 @@ def _in_batches(batch: Callable[[], int], rows_max: int, rest: Callable[[float],
 def _events(connection: Connection, settings: RetentionSettings) -> int:
     rows = connection.execute(_OLD_EVENTS, (settings.event_hours, settings.batch_rows)).rowcount
     metrics.REMOVED.labels("device_event").inc(rows)
+    return rows
+
+
+def _access(connection: Connection, settings: RetentionSettings, table: str) -> int:
+    statement = _OLD_GRANTS if table == "access_grant" else _OLD_AUDIT
+    rows = connection.execute(statement, (settings.access_hours, settings.batch_rows)).rowcount
+    metrics.REMOVED.labels(table).inc(rows)
     return rows
 
 

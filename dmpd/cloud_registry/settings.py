@@ -39,6 +39,9 @@ class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     least ``topics.retention_hours`` plus the 168 hours of a RAE's outbox."""
     canary_hours: Annotated[int, Meta(ge=1, le=24)] = 12
     """Everything of RAEs whose name begins with ``canary-``."""
+    access_hours: Annotated[int, Meta(ge=24, le=876_000)] = 9600
+    """Grants (``access_grant``), from their end, with their lines of the audit (``access_event``), and its other lines:
+    400 days. A grant that is not over is never removed."""
     interval_s: PositiveSeconds = 60.0
     """Between two passes."""
     batch_rows: Annotated[int, Meta(ge=1, le=10_000)] = 500

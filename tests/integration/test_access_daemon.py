@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from dmpd.access import dynsec, store
+from dmpd.access import dynsec, exchange, store
 from tests.support import yardstick
 from tests.support.access import AccessDaemon, access_rig
 from tests.support.access_flood import Flood, Watcher, hears_and_commands, last, quiet
@@ -104,13 +104,45 @@ def test_a_kick_asked_for_in_the_database_ends_a_connection(rig):
     async def main():
         rae = await rig.party("R9").connect()
         with rig.connection() as connection:
-            store.ask_kick(connection, "R9", by="op-test")
+            exchange.ask_kick(connection, "R9", by="op-test")
         assert await rae.ended() == 0x98
 
     asyncio.run(main())
     until(lambda: rig.events("kicked"), "the audit says so")
     with rig.connection() as connection:
-        assert store.snapshot(connection).kicks == []
+        assert exchange.snapshot(connection).kicks == []
+
+
+def test_what_a_killed_daemon_could_not_write_the_next_one_finds(rig):
+    """The audit takes no line; a grant ends, another one begins, and the daemon dies with both in its memory."""
+
+    def of(grant):
+        with rig.connection() as found:
+            rows = found.execute("SELECT code, detail FROM access_event WHERE grant_id = %s ORDER BY at, id", (grant,))
+            return [(code, detail.get("found")) for code, detail in rows if code != "granted"]
+
+    def names(table, new):
+        with rig.connection() as connection:
+            connection.execute(f"ALTER TABLE {table} RENAME TO {new}")
+
+    known, brief = rig.grant("u-a"), rig.grant("u-b", s=6)
+    later = rig.grant("u-c", starts_in_s=5)
+    until(lambda: of(known.id) == of(brief.id) == [("in force", None)], "both are in force")
+    names("access_event", "access_event_away")
+    until(lambda: rig.daemon.status()["database_problem"], "it cannot write")
+    until(lambda: rig.daemon.status()["grants_in_force"] == 2 and not rig.daemon.status()["difference"], "one for one")
+    until(lambda: brief.ends_at.timestamp() < time.time(), "one is over")
+    until(lambda: rig.daemon.status()["rules"] == 2, "the broker has done both")
+    rig.daemon.kill()
+    names("access_event_away", "access_event")
+    assert of(brief.id) == [("in force", None)]
+    rig.daemon.start()
+    until(lambda: of(brief.id) == [("in force", None), ("ended", "afterwards")], "the end is found")
+    until(lambda: of(later.id) == [("in force", "afterwards")], "and the beginning")
+    rig.revoke(known.id)
+    rig.revoke(later.id)
+    until(lambda: of(known.id)[-1] == of(later.id)[-1] == ("ended", None), "as ever")
+    assert of(known.id) == [("in force", None), ("revoked", None), ("ended", None)], "nothing twice"
 
 
 @pytest.mark.slow
@@ -142,6 +174,11 @@ def test_grants_end_without_the_database_and_after_kill_9_too():
             until(lambda: "database" in rig.daemon.status().get("reason", ""), "it says what it lacks")
             server.process.start()
             until(rig.daemon.is_done, "all is well again")
+            until(lambda: len(rig.events("ended")) == 2, "the audit has both ends")
+            assert {row[0]: row[2].get("found") for row in rig.events("ended")} == {
+                first.id: "afterwards",
+                second.id: None,
+            }
 
     with own_rig() as (rig, server):
         asyncio.run(main(rig, server))

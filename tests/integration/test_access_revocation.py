@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import yaml
 
-from dmpd.access import store
+from dmpd.access import exchange
 from dmpd.cli import dmpctl
 from dmpd.cloud_registry import migrate
 from dmpd.runtime import exit_codes, health
@@ -178,11 +178,11 @@ def test_a_kick_waits_until_the_daemon_has_done_it(postgres):
     with contextlib.closing(connect(postgres, application="test")) as connection:
         migrate.migrate(connection)
         connection.autocommit = True
-        assert not store.kick_waits(connection, "R1")
-        store.ask_kick(connection, "R1", by="op-test")
-        assert store.kick_waits(connection, "R1")
-        store.kicked(connection, [one.id for one in store.snapshot(connection).kicks])
-        assert not store.kick_waits(connection, "R1")
-        store.ask_kick(connection, "R1", by="op-test", delay_s=3600)
-        assert not store.kick_waits(connection, "R1")
-        assert store.snapshot(connection).kicks == []
+        assert not exchange.kick_waits(connection, "R1")
+        exchange.ask_kick(connection, "R1", by="op-test")
+        assert exchange.kick_waits(connection, "R1")
+        exchange.kicked(connection, [one.id for one in exchange.snapshot(connection).kicks])
+        assert not exchange.kick_waits(connection, "R1")
+        exchange.ask_kick(connection, "R1", by="op-test", delay_s=3600)
+        assert not exchange.kick_waits(connection, "R1")
+        assert exchange.snapshot(connection).kicks == []

@@ -7,9 +7,9 @@ from importlib.resources import files
 
 import pytest
 
-from dmpd.access import store
+from dmpd.access import audit, exchange, store
 from dmpd.access.store import HeldByOthersError, Wish
-from dmpd.cloud_registry import migrate
+from dmpd.cloud_registry import migrate, retention
 from dmpd.model.grant_request import GrantRefusedError
 from dmpd.runtime.database import connect
 from tests.support.grants import S1, S2
@@ -47,16 +47,16 @@ def codes(connection, grant_id):
 
 
 def test_a_grant_is_in_the_next_snapshot_and_goes_when_revoked(connection):
-    before, _ = store.version(connection)
+    before, _ = exchange.version(connection)
     made = put(connection, level="command")
-    found = store.snapshot(connection)
+    found = exchange.snapshot(connection)
     assert (found.grants, found.users) == ([made], {"u-a"})
-    assert found.version == before + 1 == store.version(connection)[0]
+    assert found.version == before + 1 == exchange.version(connection)[0]
     assert made.starts_at <= found.now < made.ends_at == made.starts_at + timedelta(hours=2)
     ended = store.revoke(connection, made.id[:6], by="op-else")
     assert ended.ended_at is not None
-    assert store.snapshot(connection).grants == []
-    assert store.snapshot(connection).users == {"u-a"}, "he keeps his name"
+    assert exchange.snapshot(connection).grants == []
+    assert exchange.snapshot(connection).users == {"u-a"}, "he keeps his name"
     assert codes(connection, made.id) == ["granted", "revoked"]
     with pytest.raises(GrantRefusedError, match=f"{made.id} ended at"):
         store.revoke(connection, made.id, by="op-else")
@@ -85,10 +85,10 @@ def test_a_grant_is_in_the_next_snapshot_and_goes_when_revoked(connection):
     ],
 )
 def test_bad_input_changes_nothing_and_says_what_was_expected(connection, more, said):
-    before = store.version(connection)[0]
+    before = exchange.version(connection)[0]
     with pytest.raises(GrantRefusedError, match=said):
         put(connection, **more)
-    assert store.version(connection)[0] == before
+    assert exchange.version(connection)[0] == before
     assert connection.execute("SELECT count(*) FROM access_event").fetchone() == (0,)
 
 
@@ -96,14 +96,14 @@ def test_extend_ends_later_never_sooner_and_not_beyond_the_maximum(connection):
     made = put(connection)
     later = store.extend(connection, made.id, by="op-test", hours_max=HOURS_MAX, lasts=timedelta(hours=1))
     assert later.ends_at == made.ends_at + timedelta(hours=1)
-    assert store.snapshot(connection).grants == [later]
+    assert exchange.snapshot(connection).grants == [later]
     with pytest.raises(GrantRefusedError, match="expected a later end"):
         store.extend(connection, made.id, by="op-test", hours_max=HOURS_MAX, ends_at=made.ends_at)
     with pytest.raises(GrantRefusedError, match="expected at most 720 hours"):
         store.extend(connection, made.id, by="op-test", hours_max=HOURS_MAX, lasts=timedelta(hours=720))
     with pytest.raises(GrantRefusedError, match="there is no grant '0000'"):
         store.extend(connection, "0000", by="op-test", hours_max=HOURS_MAX, lasts=timedelta(hours=1))
-    assert store.snapshot(connection).grants == [later]
+    assert exchange.snapshot(connection).grants == [later]
 
 
 def test_one_commander_at_a_time_and_a_fair_queue(connection):
@@ -118,9 +118,9 @@ def test_one_commander_at_a_time_and_a_fair_queue(connection):
     with pytest.raises(HeldByOthersError, match="u-b holds"):
         store.extend(connection, first.id, by="op-a", hours_max=HOURS_MAX, lasts=timedelta(minutes=1))
     store.revoke(connection, first.id, by="op-a")
-    live = {one.id: one for one in store.snapshot(connection).grants}
+    live = {one.id: one for one in exchange.snapshot(connection).grants}
     assert live[second.id].starts_at < live[second.id].ends_at == live[third.id].starts_at
-    assert live[second.id].is_in_force(store.version(connection)[1])
+    assert live[second.id].is_in_force(exchange.version(connection)[1])
     assert codes(connection, second.id) == ["queued", "moved up"]
 
 
@@ -148,28 +148,62 @@ def test_two_who_ask_at_once_do_not_both_get_it(postgres, connection):
 
 
 def test_kicks_and_events_are_handed_over_once(connection):
-    store.ask_kick(connection, "R1", by="op-test")
-    [kick] = store.snapshot(connection).kicks
+    exchange.ask_kick(connection, "R1", by="op-test")
+    [kick] = exchange.snapshot(connection).kicks
     assert (kick.principal, kick.asked_by) == ("R1", "op-test")
-    event = store.new_event(store.version(connection)[1], "kicked", "svc-access", principal="R1")
-    store.write_events(connection, [event])
-    store.write_events(connection, [event])
-    store.kicked(connection, [kick.id])
-    assert store.snapshot(connection).kicks == []
+    event = audit.new_event(exchange.version(connection)[1], "kicked", "svc-access", principal="R1")
+    audit.write_events(connection, [event])
+    audit.write_events(connection, [event])
+    exchange.kicked(connection, [kick.id])
+    assert exchange.snapshot(connection).kicks == []
     assert connection.execute("SELECT code, principal FROM access_event").fetchall() == [("kicked", "R1")]
 
 
 def test_the_daemons_presence_is_one_row(connection):
-    store.write_presence(connection, "svc-access", "", {"rules": 1})
-    store.write_presence(connection, "svc-access", "no broker", {"rules": 2})
+    exchange.write_presence(connection, "svc-access", "", {"rules": 1}, is_recorded=True)
+    exchange.write_presence(connection, "svc-access", "no broker", {"rules": 2}, is_recorded=False)
     assert connection.execute("SELECT name, problem, detail FROM access_daemon").fetchall() == [
         ("svc-access", "no broker", {"rules": 2})
     ]
 
 
+def test_the_last_words_are_of_what_holds_and_of_what_ended_since_all_was_written(connection):
+    def over(name, *codes, hours=1, since=2, revoked=None):
+        connection.execute(
+            "INSERT INTO access_grant SELECT %s, 'u-a', 'R1', NULL, 'read', now() - %s * h, now() - %s * h, now(),"
+            " 'op', 'x', false, now() - %s * h, NULL FROM (SELECT INTERVAL '1 hour') AS one(h)",
+            (name, since, hours, revoked),
+        )
+        at = exchange.version(connection)[1] - timedelta(hours=since)
+        said = [audit.new_event(at + timedelta(seconds=n), code, "x", grant=name) for n, code in enumerate(codes)]
+        audit.write_events(connection, said)
+
+    over("unended", "in force")
+    over("untold")
+    over("ended", "in force", "ended")
+    over("again", "in force", "lost", "in force")
+    over("lost", "in force", "lost")
+    over("neverbegun", since=2, revoked=2)
+    over("revoked", "in force", hours=-9, revoked=1)
+    over("old", "in force", hours=5, since=6)
+    over("live", "in force", hours=-1)
+    over("livelost", "in force", "lost", hours=-1)
+    exchange.write_presence(connection, "svc-access", "", {}, is_recorded=True)
+    connection.execute("UPDATE access_daemon SET recorded_until = now() - INTERVAL '3 hours'")
+    exchange.write_presence(connection, "svc-access", "", {}, is_recorded=False)
+    found = audit.last_words(connection, "svc-access")
+    assert set(found.unended) == {"unended", "untold", "again", "revoked"}
+    assert found.unended["untold"] == "u-a"
+    assert found.in_force == {"unended", "again", "revoked", "live"}
+    assert audit.last_words(connection, "svc-other").in_force >= {"live"}, "one that was never at work"
+
+
 def test_daemon_and_operator_get_what_they_need_and_no_more(connection):
-    """The daemon cannot grant, the operator cannot forge what the daemon says, nobody rewrites the audit."""
-    roles = ("dmpd_access", "dmpd_operator", "dmpd_read")
+    """The daemon cannot grant, the operator cannot forge what the daemon says, nobody rewrites the audit.
+
+    Who removes what is old can neither add nor change, and does not grant.
+    """
+    roles = ("dmpd_access", "dmpd_operator", "dmpd_read", "dmpd_registry")
     with ExitStack() as cleanup:
         for role in roles:
             connection.execute(f"CREATE ROLE {role}")
@@ -179,18 +213,22 @@ def test_daemon_and_operator_get_what_they_need_and_no_more(connection):
         for statement in migrate.statements(script):
             connection.execute(statement)
         made = put(connection)
-        event = store.new_event(made.created_at, "in force", "svc-access", grant=made.id)
+        event = audit.new_event(made.created_at, "in force", "svc-access", grant=made.id)
         works = {
             "dmpd_access": [
-                lambda: store.snapshot(connection),
-                lambda: store.write_events(connection, [event]),
-                lambda: store.kicked(connection, ["none"]),
-                lambda: store.write_presence(connection, "svc-access", "", {}),
-                lambda: store.announced(connection, [made.id]),
+                lambda: exchange.snapshot(connection),
+                lambda: audit.write_events(connection, [event]),
+                lambda: exchange.kicked(connection, ["none"]),
+                lambda: exchange.write_presence(connection, "svc-access", "", {}, is_recorded=True),
+                lambda: audit.last_words(connection, "svc-access"),
             ],
             "dmpd_operator": [
                 lambda: store.revoke(connection, put(connection).id, by="op"),
-                lambda: store.ask_kick(connection, "R1", by="op"),
+                lambda: exchange.ask_kick(connection, "R1", by="op"),
+            ],
+            "dmpd_registry": [
+                lambda: connection.execute(retention._OLD_GRANTS, (1, 1)),
+                lambda: connection.execute(retention._OLD_AUDIT, (1, 1)),
             ],
         }
         for role, acts in works.items():
@@ -198,9 +236,17 @@ def test_daemon_and_operator_get_what_they_need_and_no_more(connection):
             for act in acts:
                 act()
             connection.execute("RESET ROLE")
-        asked = "SELECT has_table_privilege(%s, %s, %s)"
+
+        def has(*what):
+            return connection.execute("SELECT has_table_privilege(%s, %s, %s)", what).fetchone()[0]
+
         for role in roles:
-            for privilege in ("UPDATE", "DELETE"):
-                assert connection.execute(asked, (role, "access_event", privilege)).fetchone() == (False,)
-        assert connection.execute(asked, ("dmpd_access", "access_grant", "UPDATE")).fetchone() == (False,)
-        assert connection.execute(asked, ("dmpd_operator", "access_daemon", "UPDATE")).fetchone() == (False,)
+            may = [one for one in ("INSERT", "UPDATE", "DELETE") if has(role, "access_event", one)]
+            assert may == {"dmpd_read": [], "dmpd_registry": ["DELETE"]}.get(role, ["INSERT"])
+        for role, table in (
+            ("dmpd_access", "access_grant"),
+            ("dmpd_operator", "access_daemon"),
+            ("dmpd_registry", "access_grant"),
+        ):
+            assert not has(role, table, "INSERT")
+            assert not has(role, table, "UPDATE")

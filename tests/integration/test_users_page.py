@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from dmpd.access import store
+from dmpd.access import exchange
 from tests.support import document_blocks
 from tests.support.access import access_rig
 from tests.support.edge_bridge import EdgeBridge
@@ -77,7 +77,7 @@ def place(postgres_server):
             shutil.copy(files.cert, folder)
             shutil.copy(files.key, folder)
             with rig.connection() as connection:
-                store.know_user(connection, name)  # as dmpctl access ca does when it makes the certificate
+                exchange.know_user(connection, name)  # as dmpctl access ca does when it makes the certificate
         until(lambda: rig.daemon.status().get("users") == len(USERS), "the broker knows the users")
         shutil.copy(rig.broker.authority.ca_file, folder)
         rig.broker.authority.client(RAE)

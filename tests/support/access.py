@@ -188,11 +188,27 @@ class AccessRig:
             found.autocommit = True
             yield found
 
-    def grant(self, user: str, *, rae: str = "R1", session: str | None = S1, level: Any = "read", s: float = 600):
-        """One, of so many seconds from now."""
+    def grant(
+        self,
+        user: str,
+        *,
+        rae: str = "R1",
+        session: str | None = S1,
+        level: Any = "read",
+        s: float = 600,
+        starts_in_s: float | None = None,
+    ):
+        """One, of so many seconds from its start."""
         with self.connection() as found:
             wish = Wish(
-                user=user, rae=rae, session=session, level=level, lasts=timedelta(seconds=s), by="op-test", why="test"
+                user=user,
+                rae=rae,
+                session=session,
+                level=level,
+                lasts=timedelta(seconds=s),
+                starts_at=None if starts_in_s is None else datetime.now(UTC) + timedelta(seconds=starts_in_s),
+                by="op-test",
+                why="test",
             )
             return store.grant(found, wish, hours_max=720)
 

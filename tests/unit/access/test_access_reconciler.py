@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dmpd.access.broker import BrokerGoneError, DropUser, PutUser
+from dmpd.access.audit import LastWords
+from dmpd.access.broker import BrokerGoneError, DropUser, Held, PutUser
+from dmpd.access.exchange import Kick, Snapshot
 from dmpd.access.journal import Journal
 from dmpd.access.memory import MemoryRules
 from dmpd.access.reconciler import Reconciler
 from dmpd.access.settings import AccessSettings
-from dmpd.access.store import Kick, Snapshot
 from dmpd.model.grants import Grant
 from tests.support.grants import S1
 
@@ -38,8 +39,8 @@ def snapshot(*grants, users=(), kicks=()):
 
 
 class Rig:
-    def __init__(self, **settings):
-        self.server = MemoryRules()
+    def __init__(self, server=None, **settings):
+        self.server = server or MemoryRules()
         self.news = 0
         self.journal = Journal(events_max=1000, on_news=lambda: None)
         self.reconciler = Reconciler(
@@ -65,20 +66,25 @@ class Rig:
         self.reconciler.problem = "given something new"
         self.reconciler.use(snapshot(*grants, **more))
 
+    @asynccontextmanager
+    async def at_work(self):
+        task = asyncio.create_task(self.reconciler.run())
+        try:
+            await self.settled()
+            yield self
+            assert not task.done(), task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
 
 @asynccontextmanager
 async def running(*grants, **settings):
     rig = Rig(**settings)
     if grants:
         rig.reconciler.use(snapshot(*grants))
-    task = asyncio.create_task(rig.reconciler.run())
-    try:
-        await rig.settled()
+    async with rig.at_work():
         yield rig
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def run(test):
@@ -106,14 +112,10 @@ def test_started_without_the_database_it_ends_what_the_broker_says_is_over():
     async def test():
         async with running(grant("aaaa", lasts_s=0.5), grant("bbbb")) as first:
             server = first.server
-            second = Rig()
-            second.server = server
-            second.reconciler._connect = server.connect
-            task = asyncio.create_task(second.reconciler.run())
-            await second.until(lambda: server.held.users.get("u-a") == {"bbbb"}, "the end of what is over")
-            await second.until(lambda: "aaaa" not in server.held.rules, "and of its rule")
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            second = Rig(server)
+            async with second.at_work():
+                await second.until(lambda: server.held.users.get("u-a") == {"bbbb"}, "the end of what is over")
+                await second.until(lambda: "aaaa" not in server.held.rules, "and of its rule")
 
     run(test)
 
@@ -233,6 +235,74 @@ def test_compare_without_the_database_says_why_not():
                 await rig.reconciler.compare(dry_run=True)
 
     run(test)
+
+
+def test_what_a_former_life_did_not_write_is_found():
+    """Whether the broker is read before the audit's last words come, or behind: once, and nothing that has its line."""
+
+    async def test():
+        async with running(grant("aaaa"), grant("bbbb", "u-b"), grant("cccc", "u-c", lasts_s=0.2)) as first:
+            await first.until(lambda: "cccc" not in first.server.held.rules, "an end of its own")
+            words = LastWords(in_force=frozenset(["aaaa", "gone", "cccc"]), unended={"gone": "u-a", "cccc": "u-c"})
+            first.reconciler.recall(words)
+            await first.until(lambda: ("ended", "gone") in first.audit, "found at once")
+            await first.settled()
+            details = {event.grant: event.detail for event in first.journal.next(99) if event.code == "ended"}
+            assert details["gone"] == {"found": "afterwards"}
+            assert "after_s" in details["cccc"], "in this life, as every end"
+            assert first.audit.count(("in force", "aaaa")) == first.audit.count(("ended", "cccc")) == 1
+            first.reconciler.recall(words)
+            assert first.audit.count(("ended", "gone")) == 1
+
+    run(test)
+
+
+def test_a_rule_that_nobody_wrote_of_is_found_in_force_and_one_that_is_over_ends_as_ever():
+    async def test():
+        server, holds = MemoryRules(), grant("aaaa")
+        async with running(holds, grant("over", lasts_s=1.5), server=server):
+            pass
+        second = Rig(server=server)
+        second.reconciler.use(snapshot(holds))
+        second.reconciler.recall(LastWords(in_force=frozenset(), unended={"over": "u-a"}))
+        async with second.at_work():
+            await second.until(lambda: "over" not in server.held.rules, "it ends")
+            await second.until(lambda: ("in force", "aaaa") in second.audit, "and what holds is written")
+            assert sorted(second.audit) == [("ended", "over"), ("in force", "aaaa")]
+
+    run(test)
+
+
+def test_without_the_database_nobody_says_that_a_rule_begins():
+    """It had begun in a former life; when it did, the audit has."""
+
+    async def test():
+        server = MemoryRules()
+        async with running(grant("aaaa"), grant("over", lasts_s=0.5), server=server):
+            pass
+        second = Rig(server=server)
+        async with second.at_work():
+            await second.until(lambda: "over" not in server.held.rules, "it ends")
+            assert [code for code, _ in second.audit] == ["ended"]
+
+    run(test)
+
+
+def test_lines_that_wait_count_for_the_last_words_and_a_gap_asks_for_them_again():
+    journal = Journal(events_max=3, on_news=lambda: None)
+    journal.add(NOW, "ended", grant="ended", principal="u-a")
+    journal.add(NOW, "in force", grant="began", principal="u-a")
+    journal.add(NOW, "lost", grant="lost")
+    assert not journal.has_gap
+    journal.add(NOW, "ended", grant="dropped", principal="u-a")
+    assert journal.has_gap
+    journal.recall(
+        LastWords(in_force=frozenset(["ended", "lost", "dropped"]), unended={"ended": "u-a", "dropped": "u-a"})
+    )
+    assert journal.announced == {"began", "dropped"}
+    journal.written(3)
+    journal.found(NOW, Held(base=True, rules={}, users={"u-a": frozenset(["began"])}))
+    assert [(event.code, event.grant) for event in journal.next(9)] == [("ended", "dropped")]
 
 
 def test_the_audit_that_waits_is_bounded_and_the_rest_is_counted():

@@ -2,6 +2,8 @@
 
 import contextlib
 import threading
+import uuid
+from collections import Counter
 
 import msgspec
 import pytest
@@ -23,7 +25,7 @@ from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
 
-SETTINGS = RetentionSettings(event_hours=100, tombstone_hours=100, canary_hours=2, batch_rows=10)
+SETTINGS = RetentionSettings(event_hours=100, tombstone_hours=100, canary_hours=2, access_hours=100, batch_rows=10)
 RECORD = DeviceRecord(state="online", interfaces=(Interface(mac="02:00:00:00:00:01"),), attributes={"a": Raw(b"1")})
 AGE = {
     "device_session": "UPDATE device_session SET closed_at = closed_at - %(h)s * INTERVAL '1 hour',"
@@ -73,13 +75,13 @@ def test_what_is_old_goes_and_what_is_not_stays(connection, postgres):
     age(connection, "R-new", 99)
     age(connection, "R-open", 101)
     removed = remove_old(connection, SETTINGS, rest=never)
-    assert removed == Removed(events=50 + 25, tombstones=25, canaries=0)
+    assert removed == Removed(events=50 + 25, tombstones=25)
     assert counts(connection, "R-old") | {"rae": 0} == dict.fromkeys(counts(connection, "R-old"), 0)
     assert counts(connection, "R-new")["device_session"] == 25
     assert counts(connection, "R-new")["device_event"] == 50
     opened = counts(connection, "R-open")
     assert (opened["device_session"], opened["device_attribute"], opened["device_event"]) == (25, 25, 0)
-    assert remove_old(connection, SETTINGS, rest=never) == Removed(0, 0, 0)
+    assert remove_old(connection, SETTINGS, rest=never) == Removed()
 
 
 def test_all_of_a_canary_goes_after_its_time_and_nothing_of_others(connection, postgres):
@@ -116,11 +118,65 @@ def test_a_canary_that_never_said_a_status_goes_too(connection, postgres):
     for rae in ("canary-0001", "canary-0002", "R-1"):
         age(connection, rae, 3)
     removed = remove_old(connection, SETTINGS, rest=never)
-    assert removed == Removed(events=0, tombstones=0, canaries=9)
+    assert removed == Removed(canaries=9)
     assert set(counts(connection, "canary-0001").values()) == {0}
     assert counts(connection, "canary-0002")["device_event"] == 0
     assert counts(connection, "canary-0003")["device_session"] == 3, "not old yet"
     assert counts(connection, "R-1")["device_session"] == 3
+
+
+def put_grant(connection, name, *, began, ends, revoked=None, lines=()):
+    """Hours ago; ``lines``: when the audit said something of it."""
+    connection.execute(
+        "INSERT INTO access_grant (id, user_name, rae, level, starts_at, ends_at, created_at, granted_by, why, queued,"
+        " ended_at) SELECT %(id)s, 'u-a', 'R1', 'read', now() - %(from)s * hour, now() - %(to)s * hour,"
+        " now(), 'op', 'x', false, now() - %(ended)s * hour FROM (SELECT INTERVAL '1 hour') AS h(hour)",
+        {"id": name, "from": began, "to": ends, "ended": revoked},
+    )
+    for hours in lines:
+        put_line(connection, hours, name)
+
+
+def put_line(connection, hours, grant=None):
+    connection.execute(
+        "INSERT INTO access_event VALUES (now() - %s * INTERVAL '1 hour', %s, 'x', %s, 'u-a', 'op', '{}')",
+        (hours, uuid.uuid4().hex, grant),
+    )
+
+
+def kept(connection):
+    """The grants, and of whom there are lines of the audit."""
+    grants = {name for (name,) in connection.execute("SELECT id FROM access_grant")}
+    return grants, Counter(name for (name,) in connection.execute("SELECT grant_id FROM access_event"))
+
+
+def test_a_grant_goes_so_long_after_its_end_and_its_audit_not_before_it(connection):
+    put_grant(connection, "long", began=5000, ends=-1, lines=(5000, 4000, 90))
+    put_grant(connection, "over", began=300, ends=99, lines=(300, 150, 99))
+    put_grant(connection, "gone", began=300, ends=101, lines=(300, 101))
+    put_grant(connection, "late", began=300, ends=101, lines=(300, 99))  # its end was written later
+    put_grant(connection, "revoked", began=300, ends=101, revoked=200, lines=(300, 200))
+    put_grant(connection, "revoked-long", began=300, ends=-100, revoked=200, lines=(300,))
+    for hours in (101, 99):
+        put_line(connection, hours)
+    assert remove_old(connection, SETTINGS, rest=never) == Removed(grants=3, audit=2 + 1 + 2 + 1)
+    grants, lines = kept(connection)
+    assert grants == {"long", "over", "revoked-long"}
+    assert lines == {"long": 3, "over": 3, "late": 1, "revoked-long": 1, None: 1}
+    assert remove_old(connection, SETTINGS, rest=never) == Removed()
+
+
+def test_the_audit_goes_in_small_batches_too(connection):
+    for number in range(25):
+        put_grant(connection, f"g{number}", began=300, ends=101, lines=(300, 101))
+    rests = []
+
+    def rest(seconds):
+        rests.append(seconds)
+        return len(rests) == 4
+
+    assert remove_old(connection, SETTINGS, rest=rest) == Removed(grants=25, audit=20)
+    assert remove_old(connection, SETTINGS, rest=never) == Removed(audit=30)
 
 
 def test_batches_are_small_and_it_rests_between_them(connection, postgres):
@@ -145,8 +201,8 @@ def test_it_waits_for_no_lock(connection, postgres):
         other.execute("SELECT 1 FROM device_event WHERE session = %s FOR UPDATE", (session_id(4),))
         removed = remove_old(connection, SETTINGS, rest=never)
         other.rollback()
-    assert removed == Removed(events=16, tombstones=8, canaries=0)
-    assert remove_old(connection, SETTINGS, rest=never) == Removed(events=2, tombstones=1, canaries=0)
+    assert removed == Removed(events=16, tombstones=8)
+    assert remove_old(connection, SETTINGS, rest=never) == Removed(events=2, tombstones=1)
 
 
 def test_the_sink_writes_while_a_batch_is_held_in_the_middle(connection, postgres):
@@ -168,7 +224,7 @@ def test_the_sink_writes_while_a_batch_is_held_in_the_middle(connection, postgre
         assert len(rows_of(connection, "R-new")) == 9
     thread.join(30)
     assert not thread.is_alive()
-    assert removed == [Removed(events=18, tombstones=9, canaries=0)]
+    assert removed == [Removed(events=18, tombstones=9)]
 
 
 def test_two_instances_at_once_remove_each_row_once(connection, postgres):
@@ -190,18 +246,21 @@ def test_two_instances_at_once_remove_each_row_once(connection, postgres):
     assert len(removed) == 2
     rest = remove_old(connection, SETTINGS, rest=never)  # what both found locked by the other
     total = [sum(each) for each in zip(*removed, rest, strict=True)]
-    assert total == [120, 60, 0]
+    assert total == [120, 60, 0, 0, 0]
 
 
 def test_it_finds_what_is_old_by_indexes(connection):
     connection.execute("SET enable_seqscan = off")
     connection.execute("SET enable_bitmapscan = off")
-    for statement, index in (
-        (retention._OLD_EVENTS, "device_event_recorded"),
-        (retention._OLD_TOMBSTONES, "device_session_closed"),
+    for statement, index, column in (
+        (retention._OLD_EVENTS, "device_event_recorded", "recorded_at"),
+        (retention._OLD_TOMBSTONES, "device_session_closed", "closed_at"),
+        (retention._OLD_GRANTS, "access_grant_ends", "ends_at"),
+        (retention._OLD_AUDIT, "access_event_pkey", "at"),
     ):
         plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}", (100, 500)))
         assert f"Index Scan using {index}" in plan
+        assert f"Index Cond: ({column} < (now()" in plan, "searched by it, not only walked through in its order"
         assert "Sort" not in plan
 
 

@@ -58,6 +58,8 @@ class Arrivals:
         self._crc = array("I", [0]) * size
         self._highest = array("I", [0]) * (2 * plan.clients)
         """Highest slot seen, of each client's device session and of its RAE's own topic, plus one."""
+        self.revs = array("I", [0]) * plan.clients
+        """By client, in the order of ``plan.numbers``: the highest rev that came, of those before ``closed``."""
         self.wrong = Finding()
         self.reordered = Finding()
         self.duplicates = Finding()
@@ -78,6 +80,8 @@ class Arrivals:
         self._first_ns[place] = now_ns
         self._crc[place] = crc
         self.count += 1
+        if self.revs[number - plan.first] < slot < plan.event_slot:
+            self.revs[number - plan.first] = slot
         topic = 2 * (number - plan.first) + (slot in (0, plan.farewell_slot))
         if slot + 1 < self._highest[topic]:
             before = self._highest[topic] - 1
@@ -96,6 +100,10 @@ class Arrivals:
         """What came of one client, in the order of slots."""
         start = (number - self.plan.first) * self.plan.slots
         return [slot for slot in range(self.plan.slots) if self._first_ns[start + slot]]
+
+    def closed(self) -> list[int]:
+        """Clients whose ``closed`` came."""
+        return [number for number in self.plan.numbers if self.has(number, self.plan.closed_slot)]
 
     def missing(self, history: History) -> int:
         """Promised messages that are not there yet."""

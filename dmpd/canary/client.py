@@ -22,6 +22,8 @@ from dmpd.runtime.mqtt_mass import Address, MassClient, Opened
 NOT_AUTHORIZED: Final = 0x87
 _WINDOW: Final = 20
 _PROBE: Final = -1
+PROBE_WRITES: Final = 2
+"""Publishes of each client that probes."""
 _RESPONSE: Final = -2
 _RESPONSE_SEQ: Final = 1_000_000
 """Outbox rows of responses: far above those of slots, so that ``durable`` tells them apart."""

@@ -1,8 +1,8 @@
 """What the database says of the crowds: when rows came while the run goes on, and all of them at its end.
 
-Times of rows are those at which the Cloud Registry wrote them, by the database's clock, turned into the monotonic
-clock of this machine by asking for that clock in the same query: a step of either wall clock spoils what lies between
-two queries at most.
+Times of rows are those at which the Cloud Registry wrote them, by the database's clock, turned into the monotonic clock
+of this machine. Behind a step of the database's clock the times by it mean nothing for a while: then a row counts as
+written when it was seen, half a second later at most.
 """
 
 import logging
@@ -14,19 +14,21 @@ from typing import Any, Final
 from dmpd.canary import store
 from dmpd.canary.plan import Plan, number_of, rae_of, session_of
 from dmpd.canary.rows import FoundRow
+from dmpd.canary.wall_clock import WallClock
+from dmpd.canary.watch_thread import WatchThread
 from dmpd.model.record import CORE_FIELDS
 from dmpd.runtime.database import Connection, DatabaseError
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
 _LOOK_S: Final = 0.5
-_JOIN_S: Final = 5.0
-_BACK_S: Final = 5.0
-"""Each look goes so far back: a row is seen after its transaction, its time is that of the transaction's begin."""
+_BACK_S: Final = 30.0
+"""Each look goes so far back: a row is seen after its transaction, its time is that of the statement that wrote it."""
 
+_CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _ROWS: Final = """
-SELECT rae, session::text, rev, extract(epoch FROM clock_timestamp() - applied_at)::float8 FROM device_session
-WHERE rae = ANY(%b::text[]) AND epoch = %s AND applied_at > clock_timestamp() - %s * INTERVAL '1 second'
+SELECT rae, session::text, rev, extract(epoch FROM applied_at)::float8 FROM device_session
+WHERE rae = ANY(%b::text[]) AND epoch = %s AND applied_at > to_timestamp(%s)
 """
 _OTHERS: Final = """
 SELECT d.rae, d.session::text, d.rev, extract(epoch FROM applied_at - changed_at)::float8 FROM device_session AS d
@@ -59,9 +61,9 @@ class DatabaseWatch:
         self._sessions = {
             (rae_of(number), session_of(plan.run, number)): number for plan in plans for number in plan.numbers
         }
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="looks at the rows", daemon=True)
-        self._looked_s: float | None = None
+        self._thread = WatchThread("looks at the rows", self._run)
+        self._clock = WallClock()
+        self._looked_s = time.monotonic()
         self._others_seen: set[tuple[str, str, int]] = set()
         self.applied_ns: dict[tuple[int, int], int] = {}
         """By client and rev: when the row was written, monotonic. Revs that were folded into a later one are absent."""
@@ -76,37 +78,52 @@ class DatabaseWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(_JOIN_S)
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
             try:
                 with store.connected(self._settings) as connection:
-                    while not self._stopping.wait(_LOOK_S):
+                    while not stopping.wait(_LOOK_S):
                         self._look(connection)
                         self.trouble = None
             except (DatabaseError, UnavailableError) as error:
                 if self.trouble is None:
                     _log.warning("rows: %s", error)
                 self.trouble = str(error).strip()
-                self._stopping.wait(_LOOK_S)
+                stopping.wait(_LOOK_S)
 
     def _look(self, connection: Connection) -> None:
         began_s = time.monotonic()
-        back_s = _BACK_S + (began_s - self._looked_s if self._looked_s is not None else 0.0)
+        since_s = self._ask_clock(connection) - _BACK_S - (began_s - self._looked_s)
         for plan in self._plans:
             raes = [rae_of(number) for number in plan.numbers]
-            rows = connection.execute(_ROWS, (raes, plan.epoch, back_s)).fetchall()
-            now_ns = time.monotonic_ns()
-            for rae, session, rev, age_s in rows:
+            rows = connection.execute(_ROWS, (raes, plan.epoch, since_s)).fetchall()
+            now_s = time.monotonic()
+            for rae, session, rev, applied_s in rows:
                 number = self._sessions.get((rae, session))
                 if number is not None and rev > self.revs.get(number, 0):
                     self.revs[number] = rev
-                    self.applied_ns[number, rev] = now_ns - int(age_s * 1e9)
+                    self.applied_ns[number, rev] = int(self._written_s(applied_s, now_s) * 1e9)
         self._look_at_others(connection)
         self._looked_s = began_s
+
+    def _ask_clock(self, connection: Connection) -> float:
+        """The least that the database's clock can have said since the last look, but for the time that has passed."""
+        said_s, before_s = self._clock.said_s, time.monotonic()
+        row = connection.execute(_CLOCK).fetchone()
+        assert row is not None
+        self._clock.note(row[0], before_s, time.monotonic())
+        return float(row[0]) if said_s is None else min(row[0], said_s)
+
+    def _written_s(self, applied_s: float, now_s: float) -> float:
+        """When a row that is seen for the first time was written, monotonic."""
+        earliest_s = self._looked_s - _BACK_S
+        stepped_s = self._clock.stepped_s
+        if stepped_s is not None and stepped_s > earliest_s:
+            return now_s
+        written_s = self._clock.monotonic_s(applied_s)
+        return written_s if earliest_s <= written_s <= now_s else now_s
 
     def _look_at_others(self, connection: Connection) -> None:
         others = self._others()

@@ -8,7 +8,8 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from dmpd.canary.arrivals import Arrivals
 from dmpd.canary.plan import number_of, session_of
+from dmpd.canary.watch_thread import WatchThread
 from dmpd.model.requests import FINAL_OUTCOMES
 from dmpd.model.topics import RAE_SESSION, InvalidTopicError, parse_topic
 from dmpd.runtime import kafka_admin
@@ -27,7 +29,8 @@ _READ_S: Final = 0.05
 _BATCH_RECORDS: Final = 2000
 _LAG_S: Final = 0.5
 _OTHERS_MAX: Final = 200
-_JOIN_S: Final = 5.0
+_LAG_TIMEOUT_S: Final = 2.0
+"""Of each question: it is asked again anyway."""
 _CANARY: Final = b"dmp/v1/canary-"
 
 _log = logging.getLogger(__name__)
@@ -59,8 +62,7 @@ class KafkaWatch:
         self._sessions = {
             number: session_of(crowd.plan.run, number) for crowd in crowds for number in crowd.plan.numbers
         }
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[WatchThread] = []
         self._others: dict[tuple[str, str], None] = {}
         self.answered_ns: dict[str, int] = {}
         """When the final response to a request came, by the request's id."""
@@ -73,24 +75,22 @@ class KafkaWatch:
             ends = kafka_admin.list_end_offsets(self._settings, topic)
             reader = TopicReader(self._settings, topic, ends)
             take = self._take_info if kind == "info" else self._take_response
-            thread = threading.Thread(target=self._run, args=(reader, take), name=f"reads {topic}", daemon=True)
+            thread = WatchThread(f"reads {topic}", partial(self._run, reader, take))
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        self._stopping.set()
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            thread.stop()
 
     def others(self) -> list[tuple[str, str]]:
         """Some device sessions of RAEs that are no canaries and changed since the last call."""
         found, self._others = self._others, {}
         return list(found)
 
-    def _run(self, reader: TopicReader, take: "object") -> None:
-        assert callable(take)
+    def _run(self, reader: TopicReader, take: Callable[[ReadRecord, int], None], stopping: threading.Event) -> None:
         try:
-            while not self._stopping.is_set():
+            while not stopping.is_set():
                 records = reader.read(_READ_S, _BATCH_RECORDS)
                 now_ns = time.monotonic_ns()
                 for record in records:
@@ -149,16 +149,15 @@ class KafkaWatch:
 
 
 class LagWatch:
-    """Follows what the Cloud Registry's group has committed."""
+    """Follows what the Cloud Registry's group has committed, from ``start`` to ``stop``."""
 
     def __init__(self, settings: KafkaSettings, *, group: str, topic: str) -> None:
         self._settings = settings
         self._group = group
         self._topic = topic
-        self._stopping = threading.Event()
         self._aimed = threading.Event()
         self._target: Mapping[int, int] | None = None
-        self._thread = threading.Thread(target=self._run, name="follows the lag", daemon=True)
+        self._thread = WatchThread("follows the lag", self._run)
         self.lag_max = 0
         self.done_s: float | None = None
         """When everything up to the target was committed, monotonic."""
@@ -167,30 +166,34 @@ class LagWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(_JOIN_S)
+        self._thread.stop()
 
     def aim(self) -> None:
         """The target is what is in Kafka now, or as soon as Kafka can say so."""
         self._aimed.set()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_LAG_S):
+    def _run(self, stopping: threading.Event) -> None:
+        asked: kafka_admin.GroupProgress | None = None
+        while not stopping.wait(_LAG_S):
+            aimed = self._aimed.is_set()
             try:
-                ends = kafka_admin.list_end_offsets(self._settings, self._topic)
-                lag = kafka_admin.group_lag(self._settings, self._group, self._topic)
+                if asked is None:
+                    asked = kafka_admin.GroupProgress(
+                        self._settings, self._group, self._topic, timeout_s=_LAG_TIMEOUT_S
+                    )
+                progress = asked.ask()
             except UnavailableError as error:
                 _log.warning("lag: %s", error)
                 continue
-            self.lag_max = max(self.lag_max, sum(lag.values()))
-            if self._aimed.is_set() and self._target is None:
-                self._target = ends
-            target = self._target
-            # The lag is asked after the ends: so much was committed at least.
-            if target is not None and self.done_s is None and _covers(ends, lag, target):
-                self.done_s = time.monotonic()
+            self._note(progress, aimed=aimed)
+
+    def _note(self, progress: kafka_admin.Progress, *, aimed: bool) -> None:
+        self.lag_max = max(self.lag_max, sum(progress.lag().values()))
+        if aimed and self._target is None:
+            self._target = progress.ends
+        if self._target is not None and self.done_s is None and _covers(progress.next, self._target):
+            self.done_s = time.monotonic()
 
 
-def _covers(ends: Mapping[int, int], lag: Mapping[int, int], target: Mapping[int, int]) -> bool:
-    return all(ends.get(number, 0) - lag.get(number, 0) >= end for number, end in target.items())
+def _covers(committed: Mapping[int, int], target: Mapping[int, int]) -> bool:
+    return all(committed.get(number, 0) >= end for number, end in target.items())

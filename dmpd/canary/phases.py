@@ -21,7 +21,7 @@ from dmpd.canary.broker_watch import BrokerWatch
 from dmpd.canary.crowd import Connected, Job, Told
 from dmpd.canary.database_watch import DatabaseWatch, read_rows, still_open
 from dmpd.canary.kafka_watch import KafkaWatch, LagWatch
-from dmpd.canary.plan import Plan, rae_of, rev_of, shares
+from dmpd.canary.plan import Plan, probing, rae_of, shares
 from dmpd.canary.platform import Platform, draining, missing_certificates, worker_deaths
 from dmpd.canary.report import Facts, Former, Reason
 from dmpd.canary.requests import RequestSample
@@ -40,6 +40,7 @@ _SYS_S: Final = 12.0
 """The broker's own figures come every 10 s by default."""
 _LAST_WORDS_S: Final = 10.0
 _CLOSED_S: Final = 30.0
+_OPEN_LOOK_S: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -75,13 +76,14 @@ class Phases:
             plan, first=settings.clients + 1, last=settings.clients + settings.control_clients, changes=beats
         )
         self.seen = begun(settings, plan, self._control_plan, former)
+        self._arrivals = [self.seen.arrivals, self.seen.control_arrivals]
         self._crowd = Workers(self._crowd_jobs())
         self._control = Workers([self._job(self._control_plan, self._control_plan)])
         self._kafka = KafkaWatch(
             platform.kafka,
             info=platform.topics.info,
             rsp=platform.topics.rsp,
-            crowds=[self.seen.arrivals, self.seen.control_arrivals],
+            crowds=self._arrivals,
         )
         self._rows = DatabaseWatch(platform.database, plans=[plan, self._control_plan], others=self._kafka.others)
         self._lag = LagWatch(platform.kafka, group=platform.group, topic=platform.topics.info)
@@ -188,10 +190,14 @@ class Phases:
             count = min(settings.requests, settings.clients)
             numbers = random.Random(self._plan.seed).sample(self._plan.numbers, count)  # noqa: S311 - a sample
             asking = asyncio.create_task(self._requests.send(numbers, settings.flash_s), name="requests")
-        took_s = await self._watched(self._crowd.order("flash", float))
-        self.seen.flash_s = max(took_s)
-        if asking is not None:
-            await asking
+        try:
+            took_s = await self._watched(self._crowd.order("flash", float))
+            self.seen.flash_s = max(took_s)
+            if asking is not None:
+                await asking
+        finally:
+            if asking is not None:
+                asking.cancel()  # without effect but for a run that is cut short
         self.seen.marks["flash over"] = time.monotonic()
         self._lag.aim()
 
@@ -215,37 +221,38 @@ class Phases:
         await self._ask_crowd()
 
     def _prove_rows(self) -> None:
-        """Every row beside what Kafka has of its client; those that are merely behind were counted as such."""
+        """Every row beside what Kafka has of its client; those that are merely behind are counted as such."""
         self.seen.rows_behind = Finding()
-        for number in self._behind():
-            self.seen.rows_behind.add(
-                f"{rae_of(number)}: rev {self._rows.revs.get(number, 0)} in its row, {self._highest(number)} in Kafka"
-            )
         found: dict[int, FoundRow] = self._ask(lambda connection: read_rows(connection, self._plan))
         for number in self._plan.numbers:
-            self.seen.compared += number in found
-            if self._rows.revs.get(number, 0) >= self._highest(number):
-                for sentence in differences(self._plan, number, self.seen.arrivals.slots_of(number), found.get(number)):
-                    self.seen.wrong_rows.add(sentence)
+            row, highest = found.get(number), self._highest(number)
+            self.seen.compared += row is not None
+            rev = 0 if row is None else row.rev
+            if rev < highest:
+                self.seen.rows_behind.add(f"{rae_of(number)}: rev {rev} in its row, {highest} in Kafka")
+                continue
+            for sentence in differences(self._plan, number, self.seen.arrivals.slots_of(number), row):
+                self.seen.wrong_rows.add(sentence)
 
     async def _close(self) -> None:
         """The crowd closes its device sessions and leaves; then the control group, whose watch is over."""
+        lost = self.seen.arrivals.missing(self.seen.history)
         await self._watched(self._crowd.order("close", type(None)))
         await self._ask_crowd()
         await self._control.order("close", type(None))
         await self._control_report()
         deadline_s = time.monotonic() + _CLOSED_S
         while time.monotonic() < deadline_s and (  # noqa: ASYNC110 - what comes is noted by threads
-            self.seen.arrivals.missing(self.seen.history)
+            self.seen.arrivals.missing(self.seen.history) > lost
             or self.seen.control_arrivals.missing(self.seen.control_history)
         ):
             await asyncio.sleep(_LOOK_S)
-        left: list[str] = []
-        while time.monotonic() < deadline_s:
+        closing = {rae_of(number) for crowd in self._arrivals for number in crowd.closed()}
+        while True:
             left = await asyncio.to_thread(self._ask, self._still_open)
-            if not left:
-                break
-            await asyncio.sleep(5 * _LOOK_S)
+            if closing.isdisjoint(left) or time.monotonic() > deadline_s:
+                break  # who could not say so any more is not waited for
+            await asyncio.sleep(_OPEN_LOOK_S)
         for rae in left:
             self.seen.leftovers.add(f"{rae}: its device session is still open")
 
@@ -301,10 +308,7 @@ class Phases:
 
     def _highest(self, number: int) -> int:
         """The highest rev of a client that Kafka has, of those before ``closed``."""
-        found = [
-            rev_of(self._plan, slot) for slot in self.seen.arrivals.slots_of(number) if slot < self._plan.event_slot
-        ]
-        return max(found, default=0)
+        return self.seen.arrivals.revs[number - self._plan.first]
 
     def _behind(self) -> list[int]:
         """Clients whose row has not what Kafka has."""
@@ -319,8 +323,7 @@ class Phases:
     def _job(self, part: Plan, whole: Plan) -> Job:
         settings, mqtt = self._settings, self._platform.mqtt
         is_control = whole is not self._plan
-        step = max(1, settings.clients // max(1, settings.probes))
-        probes = [] if is_control else [number for number in part.numbers if number % step == 0][: settings.probes]
+        probes = [] if is_control else probing(whole, settings.probes)
         return Job(
             plan=part,
             whole_first=whole.first,
@@ -333,7 +336,7 @@ class Phases:
             ramp_s=_CONTROL_RAMP_S if is_control else settings.ramp_s,
             profile=settings.profile,
             flash_s=settings.flash_s,
-            probes=probes if settings.probes else [],
+            probes=[number for number in probes if number in part.numbers],
             connect_timeout_s=settings.connect_timeout_s,
             began_ns=self._began_ns,
         )

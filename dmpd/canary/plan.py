@@ -175,6 +175,12 @@ def flash_offsets_s(profile: Profile, flash_s: float, plan: Plan, total: int) ->
     assert total >= plan.clients
 
 
+def probing(plan: Plan, probes: int) -> list[int]:
+    """The clients that try what the broker must refuse: so many, evenly among all."""
+    count = min(probes, plan.clients)
+    return [plan.first + plan.clients * index // count for index in range(count)]
+
+
 def shares(first: int, last: int, processes: int) -> list[tuple[int, int]]:
     """The clients ``first`` .. ``last`` divided among processes: ``(first, last)`` of each, none empty."""
     clients = last - first + 1

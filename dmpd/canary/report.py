@@ -60,10 +60,12 @@ class Facts(Struct, frozen=True, kw_only=True):
     disconnects: Counted = Counted()
     rows_compared: int = 0
     rows_behind: Counted = Counted()
-    """Rows that had not what Kafka had when the time for the drain was over."""
+    """Rows that still had not what Kafka had when they were compared, behind the drain."""
     requests_asked: int = 0
     requests_unanswered: Counted = Counted()
     probes: int = 0
+    """Publishes of what is another's to say that the broker refused, as it should."""
+    probes_expected: int = 0
     acl_holes: Counted = Counted()
     control: Mapping[str, Summary] = {}
     """Publishing to row of the control group: ``before``, ``during``, ``after`` the crowd."""

@@ -34,6 +34,8 @@ from dmpd.runtime.errors import UnavailableError
 
 _SAVE_S: Final = 60.0
 _RETRY_S: Final = 1.0
+_COMMON: Final = ("run", "trigger", "host", "build", "seed", "clients", "ramp", "profile", "changes")
+"""What a report takes over from the line that began its run."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,25 +101,16 @@ async def run_once(
     history = await asyncio.to_thread(_baseline, platform, new, settings.thresholds.baseline_runs)
     word, reasons = judge(facts, settings.thresholds, history)
     report = Report(
-        run=run,
         verdict=word,
         reasons=reasons,
         started_at=started_at.isoformat(timespec="seconds"),
         took_s=round(time.monotonic() - began_s, 1),
-        trigger=trigger,
-        host=machine.node(),
-        build=__version__,
-        seed=new.seed,
-        clients=settings.clients,
-        ramp=settings.ramp,
-        profile=settings.profile,
-        changes=settings.changes,
         facts=facts,
         phases=phases.took_s,
+        **{name: getattr(new, name) for name in _COMMON},
     )
     report = await asyncio.to_thread(_write_file, settings, report)
-    problem = await _save(platform, report, settings.history_days)
-    return Saved(report, problem)
+    return Saved(report, await _save(platform, report, settings.history_days))
 
 
 def _begin(

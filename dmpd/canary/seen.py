@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dmpd.canary.arrivals import EXAMPLES_MAX, Arrivals, Checked, Finding
+from dmpd.canary.client import PROBE_WRITES
 from dmpd.canary.crowd import Connected, Told, counted
 from dmpd.canary.history import History
-from dmpd.canary.plan import Plan, rae_of
+from dmpd.canary.plan import Plan, probing, rae_of
 from dmpd.canary.report import Counted, Facts, Former, Reason
 from dmpd.canary.settings import CanarySettings
 from dmpd.canary.summary import Summary, summarize
@@ -74,66 +75,74 @@ def begun(settings: CanarySettings, plan: Plan, control_plan: Plan, former: Sequ
 
 def facts_of(seen: Seen, settings: CanarySettings, problems: Iterable[Reason]) -> Facts:
     """All that the verdict needs; ``problems`` come on top of those that the phases met."""
-    limits = settings.thresholds
-    checked = _checked(seen.arrivals, seen.history, limits.late_after_s, told=bool(seen.told), drained=seen.drained)
+    late_after_s = settings.thresholds.late_after_s
+    checked = _checked(seen.arrivals, seen.history, late_after_s, told=bool(seen.told), drained=seen.drained)
+    rows_s = list(_rows_s(seen, checked, late_after_s))
+    return structs.replace(
+        _around(seen, settings, late_after_s, checked),
+        times=_times(seen, checked, rows_s),
+        sent=checked.sent,
+        acked=checked.acked,
+        arrived=checked.arrived,
+        unsent=sum(one.unsent for one in seen.told),
+        unsettled=checked.unsettled,
+        lost=counted(checked.lost),
+        duplicates=counted(checked.duplicates),
+        late=counted(checked.late),
+        refused=counted(checked.refused),
+        disconnects=_sum(one.disconnects for one in seen.told),
+        rows_compared=seen.compared,
+        rows_behind=counted(seen.rows_behind),
+        requests_asked=seen.requests_asked,
+        requests_unanswered=counted(seen.requests_unanswered) if seen.drained else Counted(),
+        probes=sum(one.refusals for one in seen.told),
+        probes_expected=PROBE_WRITES * len(probing(seen.plan, settings.probes)) if seen.connected else 0,
+        lag_zero_s=_since(seen.marks.get("flash over"), seen.lag_done_s),
+        lag_max=seen.lag_max,
+        worker_deaths=seen.deaths,
+        broker={"before": seen.sys_before, "after": seen.sys_after} if seen.sys_before else {},
+        cleaned=seen.cleaned,
+        former=seen.former,
+        swept=seen.swept,
+        problems=[*seen.problems, *problems],
+    )
+
+
+def _around(seen: Seen, settings: CanarySettings, late_after_s: float, checked: Checked) -> Facts:
+    """How the crowd came, what the control group and others had of it, and what concerns all of them."""
     control = _checked(
         seen.control_arrivals,
         seen.control_history,
-        limits.late_after_s,
+        late_after_s,
         told=seen.control_told is not None,
         drained=seen.drained,
     )
-    rows_s = list(_rows_s(seen, checked, limits.late_after_s))
-    connected = sum(one.clients for one in seen.connected)
     codes: Counter[str] = Counter()
     for one in seen.connected:
         codes.update(one.codes)
-    told = list(seen.told)
-    control_told = [seen.control_told] if seen.control_told is not None else []
+    connected = sum(one.clients for one in seen.connected)
     took_s = max((one.took_s for one in seen.connected), default=0.0)
+    control_told = [seen.control_told] if seen.control_told is not None else []
+    everybody = [*seen.told, *control_told]
     return Facts(
         clients=settings.clients if seen.connected else 0,
         connected=connected,
         connack_codes=codes,
         connect_errors=_sum(one.errors for one in seen.connected),
         syn_retries=sum(one.syn_retries for one in seen.connected),
-        times=_times(seen, checked, rows_s),
-        sent=checked.sent,
-        acked=checked.acked,
-        arrived=checked.arrived,
-        unsent=sum(one.unsent for one in told),
-        unsettled=checked.unsettled,
-        lost=counted(checked.lost),
         wrong=_sum((counted(checked.wrong), counted(control.wrong), counted(seen.wrong_rows))),
         reordered=_sum((counted(checked.reordered), counted(control.reordered))),
-        duplicates=counted(checked.duplicates),
-        late=counted(checked.late),
-        refused=counted(checked.refused),
-        disconnects=_sum(one.disconnects for one in told),
-        rows_compared=seen.compared,
-        rows_behind=counted(seen.rows_behind),
-        requests_asked=seen.requests_asked,
-        requests_unanswered=counted(seen.requests_unanswered) if seen.drained else Counted(),
-        probes=sum(one.refusals for one in told),
-        acl_holes=_sum(one.holes for one in (*told, *control_told)),
+        acl_holes=_sum(one.holes for one in everybody),
+        leftovers=_sum((*(one.leftovers for one in everybody), counted(seen.leftovers))),
         control=dict(_control(seen)),
         control_lost=counted(control.lost),
         control_disconnects=_sum(one.disconnects for one in control_told),
         raes=dict(_others(seen)),
-        lag_zero_s=_since(seen.marks.get("flash over"), seen.lag_done_s),
-        lag_max=seen.lag_max,
-        worker_deaths=seen.deaths,
-        broker={"before": seen.sys_before, "after": seen.sys_after} if seen.sys_before else {},
-        leftovers=_sum((*(one.leftovers for one in (*told, *control_told)), counted(seen.leftovers))),
-        cleaned=seen.cleaned,
-        runner_behind_s=round(max((one.behind_s for one in told), default=0.0), 3),
+        runner_behind_s=round(max((one.behind_s for one in seen.told), default=0.0), 3),
         connects_per_s=round(connected / took_s, 1) if took_s else 0.0,
         messages_per_s=round(_flash_messages(seen) / seen.flash_s, 1) if seen.flash_s else 0.0,
-        crowd_cpu_s=round(sum(one.cpu_s for one in told), 2),
-        crowd_rss_bytes=sum(one.rss_bytes for one in told),
-        former=seen.former,
-        swept=seen.swept,
-        problems=[*seen.problems, *problems],
+        crowd_cpu_s=round(sum(one.cpu_s for one in seen.told), 2),
+        crowd_rss_bytes=sum(one.rss_bytes for one in seen.told),
     )
 
 

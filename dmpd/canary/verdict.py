@@ -117,6 +117,8 @@ def _proof(facts: Facts) -> Iterator[Reason]:
         yield _unknown("lag_unknown", "the stream's lag after the flash was not seen to end")
     if any(facts.control.get(name) is None or not facts.control[name].n for name in ("before", "during", "after")):
         yield _unknown("control_unknown", "the control group was not seen before, during and after the crowd")
+    if facts.probes + facts.acl_holes.count < facts.probes_expected:
+        yield _unknown("probes_unknown", f"{facts.probes} probes were refused, {facts.probes_expected} expected")
     if facts.cleaned < facts.connected:
         yield _unknown("cleanup_unknown", f"{facts.cleaned} clients looked for leftovers, {facts.connected} expected")
 

@@ -85,7 +85,7 @@ def _counts(facts: Facts) -> Table:
         table.add_row(name, f"{found.count:,}", _joined(found))
     answered = facts.requests_asked - facts.requests_unanswered.count
     table.add_row("requests answered", f"{answered} of {facts.requests_asked}", _joined(facts.requests_unanswered))
-    table.add_row("ACL probes refused", str(facts.probes), "")
+    table.add_row("ACL probes refused", f"{facts.probes} of {facts.probes_expected}", "")
     table.add_row("ACL holes", str(facts.acl_holes.count), _joined(facts.acl_holes))
     if facts.syn_retries:
         table.add_row("SYN retries", str(facts.syn_retries), "")

@@ -1,7 +1,13 @@
-"""Kafka's administration as dmpd needs it: make topics, describe them, ends of partitions, lag of a group."""
+"""Kafka's administration as dmpd needs it: make topics, describe them, ends of partitions, lag of a group.
+
+An answer that failed is taken apart (``_answer``) and never raised by its future: the future, its error and that
+error's frames would refer to each other, and keep the client with its threads and connections until some later garbage
+collection, which may run in a thread of another client.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from concurrent.futures import Future
+from typing import Final, TypeVar
 
 import confluent_kafka
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, TopicPartition
@@ -12,6 +18,7 @@ from dmpd.runtime.kafka import KafkaUnreachableError, client_config
 from dmpd.runtime.settings import KafkaSettings
 
 _TIMEOUT_S: Final = 15.0
+_T = TypeVar("_T")
 _MISSING: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001 - the client's own name
 
 
@@ -42,13 +49,13 @@ def create_topics(settings: KafkaSettings, topics: Sequence[TopicSpec]) -> list[
     ]
     created = []
     for name, answer in admin.create_topics(wanted, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S).items():
-        try:
-            answer.result()
-        except confluent_kafka.KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise KafkaUnreachableError(f"topic {name}: {error.args[0].str()}") from error
-        else:
-            created.append(name)
+        error = answer.exception()
+        if isinstance(error, confluent_kafka.KafkaException) and (
+            error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+        ):
+            continue
+        _answer(answer, f"topic {name}")
+        created.append(name)
     return created
 
 
@@ -68,9 +75,9 @@ def describe(settings: KafkaSettings, names: Sequence[str]) -> dict[str, TopicSp
         found = [name for name in names if name in known]
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in found]
         answers = admin.describe_configs(resources, request_timeout=_TIMEOUT_S) if resources else {}
-        configs = {resource.name: answer.result() for resource, answer in answers.items()}
     except confluent_kafka.KafkaException as error:
         raise KafkaUnreachableError(f"{settings.bootstrap_servers}: {error.args[0].str()}") from error
+    configs = {one.name: _answer(answer, settings.bootstrap_servers) for one, answer in answers.items()}
     return {
         name: TopicSpec(
             name=name,
@@ -82,6 +89,46 @@ def describe(settings: KafkaSettings, names: Sequence[str]) -> dict[str, TopicSp
     }
 
 
+class Progress(Struct, frozen=True):
+    """Of a group in one topic, by partition."""
+
+    ends: Mapping[int, int]
+    """The next offset to be written."""
+    next: Mapping[int, int]
+    """The next offset that the group will read; of a partition without a commit, where its log begins."""
+
+    def lag(self) -> dict[int, int]:
+        """Records that are not committed yet."""
+        return {number: end - self.next[number] for number, end in self.ends.items()}
+
+
+class GroupProgress:
+    """Asks again and again over one client, by one thread at a time."""
+
+    def __init__(self, settings: KafkaSettings, group: str, topic: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        """Raises ``KafkaRefusedError``."""
+        self._admin = _admin(settings)
+        self._group = group
+        self._topic = topic
+        self._timeout_s = timeout_s
+
+    def ask(self) -> Progress:
+        """As of now. Blocks, ``timeout_s`` for each of its four questions at most.
+
+        Raises:
+            KafkaUnreachableError: No answer, or no such topic.
+        """
+        topic, timeout_s = self._topic, self._timeout_s
+        partitions = _partitions(self._admin, topic, timeout_s)
+        ends = _offsets(self._admin, topic, OffsetSpec.latest(), partitions, timeout_s)
+        begins = _offsets(self._admin, topic, OffsetSpec.earliest(), partitions, timeout_s)
+        asked = ConsumerGroupTopicPartitions(self._group, [TopicPartition(topic, number) for number in partitions])
+        answers = self._admin.list_consumer_group_offsets([asked], request_timeout=timeout_s)
+        found = _answer(answers[self._group], f"group {self._group}").topic_partitions
+        committed = {one.partition: one.offset for one in found if one.offset >= 0}
+        return Progress(ends, begins | committed)
+
+
 def list_end_offsets(settings: KafkaSettings, topic: str) -> dict[int, int]:
     """The next offset to be written of each partition. Blocks."""
     admin = _admin(settings)
@@ -90,26 +137,26 @@ def list_end_offsets(settings: KafkaSettings, topic: str) -> dict[int, int]:
 
 def group_lag(settings: KafkaSettings, group: str, topic: str) -> dict[int, int]:
     """Records of each partition that ``group`` has not committed yet; a partition never committed counts whole."""
-    admin = _admin(settings)
-    partitions = _partitions(admin, topic)
-    ends = _offsets(admin, topic, OffsetSpec.latest(), partitions)
-    begins = _offsets(admin, topic, OffsetSpec.earliest(), partitions)
-    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in partitions])
-    try:
-        answer = admin.list_consumer_group_offsets([asked], request_timeout=_TIMEOUT_S)[group].result()
-    except confluent_kafka.KafkaException as error:
-        raise KafkaUnreachableError(f"group {group}: {error.args[0].str()}") from error
-    committed = {one.partition: one.offset for one in answer.topic_partitions if one.offset >= 0}
-    return {number: ends[number] - committed.get(number, begins[number]) for number in partitions}
+    return GroupProgress(settings, group, topic).ask().lag()
 
 
 def _admin(settings: KafkaSettings) -> AdminClient:
     return AdminClient(client_config(settings, "dmpd-admin"))
 
 
-def _partitions(admin: AdminClient, topic: str) -> list[int]:
+def _answer(future: "Future[_T]", what: str) -> _T:
+    """Wait for it. Raises ``KafkaUnreachableError``, with ``what`` before it."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, confluent_kafka.KafkaException):
+        raise KafkaUnreachableError(f"{what}: {error.args[0].str()}") from error
+    raise error
+
+
+def _partitions(admin: AdminClient, topic: str, timeout_s: float = _TIMEOUT_S) -> list[int]:
     try:
-        found = admin.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+        found = admin.list_topics(topic, timeout=timeout_s).topics[topic]
     except confluent_kafka.KafkaException as error:
         raise KafkaUnreachableError(error.args[0].str()) from error
     if found.error is not None:
@@ -118,10 +165,9 @@ def _partitions(admin: AdminClient, topic: str) -> list[int]:
     return sorted(found.partitions)
 
 
-def _offsets(admin: AdminClient, topic: str, spec: OffsetSpec, partitions: Sequence[int]) -> dict[int, int]:
+def _offsets(
+    admin: AdminClient, topic: str, spec: OffsetSpec, partitions: Sequence[int], timeout_s: float = _TIMEOUT_S
+) -> dict[int, int]:
     asked = {TopicPartition(topic, number): spec for number in partitions}
-    try:
-        answers = admin.list_offsets(asked, request_timeout=_TIMEOUT_S)
-        return {one.partition: answer.result().offset for one, answer in answers.items()}
-    except confluent_kafka.KafkaException as error:
-        raise KafkaUnreachableError(f"topic {topic}: {error.args[0].str()}") from error
+    answers = admin.list_offsets(asked, request_timeout=timeout_s)
+    return {one.partition: _answer(answer, f"topic {topic}").offset for one, answer in answers.items()}

@@ -71,6 +71,8 @@ def test_what_is_dropped_is_lost(seed, dropped):
     checked = arrivals.check(told(), late_after_s=1.0)
     assert counts(checked) == ({"lost": len(dropped)} if dropped else {})
     assert arrivals.missing(told()) == len(dropped)
+    for number, rev in zip(PLAN.numbers, arrivals.revs, strict=True):
+        assert rev == max((slot for slot in arrivals.slots_of(number) if slot < PLAN.event_slot), default=0)
 
 
 @settings(deadline=None)

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import psycopg
 from msgspec import structs
 
 from dmpd.canary.run import Saved, run_once
@@ -12,7 +13,7 @@ from dmpd.cli.canary import platform_of
 from dmpd.cli.config import CloudConfig
 from dmpd.lab.certificates import CertificateAuthority
 from dmpd.runtime.config import load
-from tests.support.platform import LabUnderTest
+from tests.support.platform import LabUnderTest, running_lab, until
 
 CLIENTS = 30
 CONTROL = 4
@@ -25,6 +26,37 @@ THRESHOLDS = ThresholdSettings(
     baseline_floor_s=30.0,
 )
 """Wide enough for a machine that does many things at once, narrow enough for faults of five seconds and more."""
+
+
+@contextlib.contextmanager
+def canary_lab() -> Iterator[LabUnderTest]:
+    """A lab with one RAE of its own and certificates for the crowd."""
+    with running_lab("--no-lan", "--raes", "1", "--devices", "3", "--rate", "2") as lab:
+        issue(lab)
+        yield lab
+
+
+def ready(lab: LabUnderTest) -> None:
+    """Wait until all its parts are."""
+    until(lambda: all(part.state == "RUNNING" for part in lab.supervisor.states()), "all parts run", 60)
+    until(lambda: all(one.get("state") == "ready" for one in lab.health().values()), "all daemons are ready", 60)
+
+
+def forget_canaries(lab: LabUnderTest) -> None:
+    """No run before has left anything for the next to tell of."""
+    execute(lab, "UPDATE device_session SET closed_at = now() WHERE rae LIKE 'canary-%' AND closed_at IS NULL")
+    execute(lab, "DELETE FROM canary_run")
+
+
+def execute(lab: LabUnderTest, statement: str) -> None:
+    with psycopg.connect(lab.database.conninfo, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def broker_pid(lab: LabUnderTest) -> int:
+    pid = next(part.pid for part in lab.supervisor.states() if part.name == "mosquitto")
+    assert pid > 0, "the broker runs"
+    return pid
 
 
 def small(lab: LabUnderTest, **changes) -> CanarySettings:
@@ -60,13 +92,20 @@ def issue(lab: LabUnderTest) -> CertificateAuthority:
 
 
 async def run_small(
-    lab: LabUnderTest, *, at: dict[str, Callable[[], object]] | None = None, settings: CanarySettings | None = None
+    lab: LabUnderTest,
+    *,
+    before: dict[str, Callable[[], object]] | None = None,
+    at: dict[str, Callable[[], object]] | None = None,
+    settings: CanarySettings | None = None,
 ) -> Saved:
-    """One run; ``at`` has what is done when a phase begins, by the phase's name, on a thread."""
-    hooks, tasks = dict(at or {}), []
+    """One run; ``before`` has what is done before a phase, by its name, ``at`` what a thread does from then on."""
+    held, hooks, tasks = dict(before or {}), dict(at or {}), []
 
     def say(phase, figures):
-        hook = hooks.pop(phase, None) if not figures else None
+        if figures:
+            return
+        held.pop(phase, bool)()
+        hook = hooks.pop(phase, None)
         if hook is not None:
             tasks.append(asyncio.create_task(asyncio.to_thread(hook)))
 
@@ -79,8 +118,8 @@ async def run_small(
         say=say,
         stop=asyncio.get_running_loop().create_future(),
     )
-    assert not hooks, f"phases that never came: {sorted(hooks)}"
     await asyncio.gather(*tasks)
+    assert not hooks | held, f"phases that never came: {sorted(hooks | held)}"
     return saved
 
 
@@ -91,9 +130,8 @@ def names(saved: Saved, word: str = "fail") -> set[str]:
 
 def told(saved: Saved) -> str:
     """For the message of an assertion."""
-    return "\n".join(
-        f"{reason.word} {reason.name}: {reason.sentence} {list(reason.examples)[:3]}" for reason in saved.report.reasons
-    )
+    lines = [f"{one.word} {one.name}: {one.sentence} {list(one.examples)[:3]}" for one in saved.report.reasons]
+    return "\n".join([*lines, f"phases: {dict(saved.report.phases)}"])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import zlib
 
 from dmpd.canary.crowd import Connected, Told
 from dmpd.canary.plan import Plan, payload
-from dmpd.canary.report import Counted
+from dmpd.canary.report import Counted, Former, Reason
 from dmpd.canary.seen import begun, facts_of
 from dmpd.canary.settings import CanarySettings
 from dmpd.canary.verdict import judge
@@ -19,10 +19,8 @@ NOTHING = Counted()
 def told(history, **more):
     return Told(
         part=history.export(),
-        holes=NOTHING,
-        disconnects=NOTHING,
-        leftovers=NOTHING,
-        **({"unsent": 0, "refusals": 0, "behind_s": 0.0, "answered": 0, "cpu_s": 0.0, "rss_bytes": 0} | more),
+        **dict.fromkeys(("holes", "disconnects", "leftovers"), NOTHING)
+        | ({"unsent": 0, "refusals": 0, "behind_s": 0.0, "answered": 0, "cpu_s": 0.0, "rss_bytes": 0} | more),
     )
 
 
@@ -97,6 +95,78 @@ def test_the_control_group_is_told_apart_by_when_it_sent():
         seen.applied_ns = dict(seen.applied_ns) | {(3, rev): int((at_s + took_s) * S)}
     control = facts_of(seen, SETTINGS, []).control
     assert {name: one.max for name, one in control.items()} == {"before": 0.1, "during": 0.4, "after": 0.2}
+
+
+def found(example):
+    return Counted(count=1, examples=(example,))
+
+
+def noted(finding, example):
+    finding.add(example)
+
+
+def test_all_that_was_found_anywhere_is_in_the_facts():
+    seen = whole()
+    seen.control_told = told(
+        seen.control_history, holes=found("c hole"), disconnects=found("c gone"), leftovers=found("c left")
+    )
+    seen.told = [
+        told(seen.history, holes=found("hole"), disconnects=found("gone"), leftovers=found("left"), refusals=3)
+    ]
+    noted(seen.leftovers, "open")
+    noted(seen.wrong_rows, "row")
+    noted(seen.rows_behind, "behind")
+    noted(seen.requests_unanswered, "silent")
+    noted(seen.arrivals.wrong, "wrong")
+    noted(seen.arrivals.reordered, "order")
+    noted(seen.arrivals.duplicates, "again")
+    noted(seen.control_arrivals.wrong, "c wrong")
+    noted(seen.control_arrivals.reordered, "c order")
+    sent(seen.control_history, 3, 2, 100)  # and never came
+    seen.history.note_acked(1, 3, 0x87, 200 * S)
+    seen.deaths, seen.cleaned, seen.swept, seen.compared = 2, 1, 4, 2
+    seen.former = [Former(run="r", started_at="t", host="h")]
+    seen.problems = [Reason(name="mine", word="unknown", sentence="x")]
+    facts = facts_of(seen, SETTINGS, [Reason(name="other", word="unknown", sentence="x")])
+    assert facts.acl_holes.examples == ["hole", "c hole"]
+    assert facts.leftovers.examples == ["left", "c left", "open"]
+    assert facts.disconnects.examples == ["gone"]
+    assert facts.control_disconnects.examples == ["c gone"]
+    assert facts.wrong.examples == ["wrong", "c wrong", "row"]
+    assert facts.reordered.examples == ["order", "c order"]
+    assert facts.duplicates.examples == ["again"]
+    assert facts.rows_behind.examples == ["behind"]
+    assert facts.requests_unanswered.examples == ["silent"]
+    assert facts.control_lost.examples == ["canary-0003 seq 2 rev 2"]
+    assert facts.refused.examples == ["canary-0001 seq 3: PUBACK 0x87"]
+    assert (facts.worker_deaths, facts.cleaned, facts.swept, facts.rows_compared) == (2, 1, 4, 2)
+    assert (facts.probes, facts.probes_expected) == (3, 4)
+    assert [one.run for one in facts.former] == ["r"]
+    assert [one.name for one in facts.problems] == ["mine", "other"]
+
+
+def test_requests_that_had_no_time_to_be_answered_are_not_unanswered():
+    seen = whole(drained=False)
+    noted(seen.requests_unanswered, "silent")
+    assert facts_of(seen, SETTINGS, []).requests_unanswered.count == 0
+
+
+def test_lateness_counts_to_kafka_and_to_the_row():
+    seen = whole()
+    arrived(seen.arrivals, 1, 5, 100)  # again, which changes nothing
+    seen.applied_ns = {(1, 5): int(135.2 * S), (2, 2): int(102.5 * S)}
+    late = facts_of(seen, SETTINGS, []).late
+    assert late.examples == [
+        f"canary-0001 rev {rev}: in its row after {135.2 - 100 - rev:.1f} s" for rev in range(1, 6)
+    ]
+
+
+def test_the_lag_is_over_so_long_after_the_flash():
+    seen = whole()
+    assert facts_of(seen, SETTINGS, []).lag_zero_s is None
+    seen.marks = {"flash over": 120.0}
+    seen.lag_done_s = 121.5
+    assert facts_of(seen, SETTINGS, []).lag_zero_s == 1.5
 
 
 def test_rates_and_sums_are_those_of_all_processes():

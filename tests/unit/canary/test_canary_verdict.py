@@ -5,7 +5,7 @@ from msgspec import structs
 
 from dmpd.canary.report import Counted, Facts, Former, Reason, p99s
 from dmpd.canary.settings import ThresholdSettings
-from dmpd.canary.summary import summarize
+from dmpd.canary.summary import Summary, summarize
 from dmpd.canary.verdict import judge
 
 LIMITS = ThresholdSettings()
@@ -19,7 +19,8 @@ GOOD = Facts(
     arrived=130,
     rows_compared=10,
     requests_asked=5,
-    probes=5,
+    probes=8,
+    probes_expected=8,
     control={"before": QUICK, "during": QUICK, "after": QUICK},
     lag_zero_s=1.0,
     cleaned=10,
@@ -70,7 +71,10 @@ def test_each_thing_beyond_its_threshold_fails_by_its_name(changes, name):
         ({"rows_compared": 9}, "rows_not_compared"),
         ({"lag_zero_s": None}, "lag_unknown"),
         ({"control": {"before": QUICK, "during": QUICK}}, "control_unknown"),
+        ({"control": {"before": QUICK, "after": QUICK}}, "control_unknown"),
+        ({"control": {"during": QUICK, "after": QUICK, "before": Summary()}}, "control_unknown"),
         ({"cleaned": 9}, "cleanup_unknown"),
+        ({"probes": 7}, "probes_unknown"),
         ({"runner_behind_s": 5.1}, "runner_overloaded"),
         ({"problems": (Reason(name="database_unreachable", word="unknown", sentence="x"),)}, "database_unreachable"),
     ],
@@ -87,6 +91,7 @@ def test_what_was_not_proved_is_unknown_and_no_pass(changes, name):
         ({"former": (Former(run="r", started_at="t", host="h"),)}, "former_run_died"),
         ({"swept": 3}, "former_left_sessions"),
         ({"broker": {"before": {"retained": 1}, "after": {"retained": 7}}}, "broker_counts_grew"),
+        ({"broker": {"before": {"subscriptions": 9}, "after": {"subscriptions": 15}}}, "broker_counts_grew"),
     ],
 )
 def test_what_is_odd_but_kept_to_is_degraded(changes, name):
@@ -112,6 +117,26 @@ def test_broken_outranks_unproved_outranks_odd():
 def test_a_ratio_of_small_numbers_means_nothing():
     facts = structs.replace(GOOD, control={"before": slow(0.01), "during": QUICK, "after": slow(0.2)})
     assert judge(facts, LIMITS, [])[0] == "pass"
+
+
+def test_the_control_group_is_held_against_its_own_time_before_the_crowd():
+    def word(after_s):
+        control = {"before": slow(0.4), "during": QUICK, "after": slow(after_s)}
+        return judge(structs.replace(GOOD, control=control), LIMITS, [])[0]
+
+    assert (word(0.79), word(0.81)) == ("pass", "fail")
+
+
+def test_so_many_as_the_threshold_says_are_allowed():
+    limits = structs.replace(LIMITS, lost_max=2, disconnects_max=1, connect_success_min=0.9)
+    facts = structs.replace(GOOD, lost=Counted(count=2), disconnects=ONE, connected=9, rows_compared=9, cleaned=9)
+    assert judge(facts, limits, [])[0] == "pass"
+    assert judge(structs.replace(facts, lost=Counted(count=3)), limits, [])[0] == "fail"
+
+
+def test_three_times_of_very_little_is_not_slow():
+    facts = structs.replace(GOOD, times={**GOOD.times, "row": slow(0.2)})
+    assert judge(facts, LIMITS, [{"row": 0.01}] * 20)[0] == "pass"
 
 
 def test_slower_than_usual_is_degraded_once_there_is_a_usual():

@@ -1,0 +1,99 @@
+"""The canary's look at the rows: each is seen, timed by the monotonic clock, however the database's clock is set."""
+
+import contextlib
+import time
+import uuid
+
+import psycopg
+import pytest
+
+from dmpd.canary.database_watch import DatabaseWatch
+from dmpd.canary.plan import Plan, rae_of, session_of
+from dmpd.cloud_registry.migrate import migrate
+from dmpd.runtime.database import connect
+from tests.support.platform import until
+from tests.support.services import only_postgresql
+from tests.support.stepping_clock import SteppingClock
+
+pytestmark = pytest.mark.services
+PLAN = Plan(run=str(uuid.UUID(int=3)), seed=1, epoch=9, first=1, last=3, changes=60, started_ms=1)
+SLACK_NS = 20_000_000
+"""By so much the clocks of one machine may seem to differ, asked over a socket of a busy one."""
+
+
+class Rows:
+    """Of the device sessions of ``PLAN``, written as the Cloud Registry writes them."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._connection = psycopg.connect(conninfo, autocommit=True)
+        self.revs = dict.fromkeys(PLAN.numbers, 0)
+        for number in PLAN.numbers:
+            self._connection.execute(
+                "INSERT INTO device_session (rae, session, epoch, rev, seq, stale, state, changed_at, kafka_partition,"
+                " kafka_offset, applied_at) VALUES (%s, %s, %s, 0, 0, false, 'online', now(), 0, 0, clock_timestamp())",
+                (rae_of(number), session_of(PLAN.run, number), PLAN.epoch),
+            )
+
+    def write(self, number: int) -> tuple[int, int]:
+        """The next rev of a client; between which instants that was."""
+        self.revs[number] += 1
+        before_ns = time.monotonic_ns()
+        self._connection.execute(
+            "UPDATE device_session SET rev = %s, applied_at = clock_timestamp() WHERE rae = %s",
+            (self.revs[number], rae_of(number)),
+        )
+        return before_ns, time.monotonic_ns()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def stepping(postgres):
+    only_postgresql()
+    with contextlib.closing(connect(postgres, application="test")) as connection:
+        migrate(connection)
+    return SteppingClock(postgres.conninfo)
+
+
+@pytest.fixture
+def rows(postgres, stepping):
+    with contextlib.closing(Rows(postgres.conninfo)) as found:
+        yield found
+
+
+@pytest.fixture
+def watch(postgres, rows):
+    found = DatabaseWatch(postgres, plans=[PLAN], others=list)
+    found.start()
+    yield found
+    found.stop()
+
+
+def seen(watch: DatabaseWatch, rows: Rows) -> int:
+    """Wait for what was written last of every client; when it was seen."""
+    until(lambda: watch.revs == rows.revs, "every row is seen", said=lambda: f"{watch.revs} of {rows.revs}")
+    return time.monotonic_ns()
+
+
+def test_rows_are_timed_by_when_they_were_written(watch, rows):
+    for _ in range(3):
+        written = {number: rows.write(number) for number in PLAN.numbers}
+        seen(watch, rows)
+        for number, (before_ns, after_ns) in written.items():
+            applied_ns = watch.applied_ns[number, rows.revs[number]]
+            assert before_ns - SLACK_NS <= applied_ns <= after_ns + SLACK_NS
+
+
+def test_no_step_of_the_databases_clock_hides_a_row_or_makes_it_quicker_or_later_than_it_was(watch, rows, stepping):
+    for number in PLAN.numbers:
+        rows.write(number)
+    seen(watch, rows)
+    for step_s in (3600.0, -7200.0, 2.0, -86_400.0 * 400, 86_400.0 * 400):
+        written = {1: rows.write(1)}
+        stepping.step(step_s)
+        written |= {2: rows.write(2), 3: rows.write(3)}
+        seen_ns = seen(watch, rows)
+        for number, (before_ns, _) in written.items():
+            applied_ns = watch.applied_ns[number, rows.revs[number]]
+            assert before_ns - SLACK_NS <= applied_ns <= seen_ns, f"{number} at a step of {step_s:g} s"

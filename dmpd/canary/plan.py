@@ -5,6 +5,7 @@ checkpoint, then the changes, an event, ``closed``, and last the status ``discon
 device session is its ``seq``, that of a checkpoint, change or ``closed`` also its ``rev``, but for the event between.
 """
 
+import functools
 import itertools
 import uuid
 import zlib
@@ -90,6 +91,7 @@ def number_of(rae: str) -> int:
     return int(digits) if digits != rae and digits.isascii() and digits.isdigit() else 0
 
 
+@functools.lru_cache(maxsize=65_536)
 def session_of(run: str, number: int) -> str:
     """The device session of a client in this run, and in no other."""
     return str(uuid.uuid5(uuid.UUID(run), str(number)))

@@ -1,10 +1,14 @@
+import configparser
 import re
+import resource
 
 import msgspec
 import pytest
 
 from dmpd.canary.settings import CanarySettings
 from dmpd.canary.summary import BOUNDS_S, Summary, bars, summarize
+from dmpd.lab import supervision
+from dmpd.lab.layout import ETC
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,17 @@ def test_settings_that_contradict_each_other_are_refused_by_name(given, said):
 
 def test_the_defaults_agree_with_each_other():
     assert CanarySettings().thresholds.lost_max == 0
+
+
+def test_a_crowd_of_the_default_size_has_files_enough_under_supervisord():
+    """Each client is one, of the broker and of the runner; supervisord's own default is 1,024."""
+    conf = configparser.RawConfigParser()
+    conf.read(ETC / "supervisor" / "supervisord.conf")
+    defaults = CanarySettings()
+    needed = defaults.clients + defaults.control_clients + 3000  # the fleet's RAEs are there, too
+    assert conf.getint("supervisord", "minfds") >= needed
+    assert "minfds={files}" in supervision._CONFIG
+    assert min(needed, resource.getrlimit(resource.RLIMIT_NOFILE)[1]) <= supervision._FILES
 
 
 def test_a_summary_says_what_its_values_were():

@@ -29,3 +29,7 @@ RETENTION_FAILURES: Final = metrics.counter(
 RECONCILE_FAILURES: Final = metrics.counter(
     "dmpd_registry_reconcile_failures_total", "Rounds of reconciliation that failed: database or Kafka away"
 )
+REWINDS: Final = metrics.counter(
+    "dmpd_registry_database_rewinds_total",
+    "Times the database was found older than what it had confirmed: restored, or a failover that lost something",
+)

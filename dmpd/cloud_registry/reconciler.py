@@ -1,5 +1,7 @@
 """Asks RAEs for checkpoints of stale rows: a thread of the Cloud Registry's parent, beside the stream.
 
+It also sees whether the database went back (``marks``): then rows are wrong that nothing doubts, and people are told.
+
 Reads the stale rows of the partitions that this instance owns, and produces one request each to the topic of requests;
 ``reconcile`` decides which. Holds nothing up: database or Kafka may be away, then rows stay stale for longer. A request
 that is lost is repeated by its backoff; after a restart everything stale is asked once more.
@@ -18,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from dmpd.cloud_registry import metrics, stale
+from dmpd.cloud_registry.marks import Marks
 from dmpd.cloud_registry.reconcile import Reconciliation, StaleRow
 from dmpd.cloud_registry.settings import ReconcileSettings
 from dmpd.model.requests import REGISTRY, request, request_record
@@ -81,6 +84,7 @@ class Reconciler:
         self._stale: int | None = None
         self._count_at_s = 0.0
         self._problem: str | None = None
+        self._marks = Marks()
         self._backoff = Backoff(_FAILURE_FIRST_S, _FAILURE_MAX_S, random=random.random)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
@@ -139,6 +143,7 @@ class Reconciler:
         if self._connection is None:
             self._connection = self._connect()
             self._connection.autocommit = True
+        self._look_back(self._connection)
         self._count(self._connection, owned)
         for _ in range(_PAGES_MAX):
             passes, before = self._state.passes, self._state.cursor
@@ -156,6 +161,14 @@ class Reconciler:
         if self._producer is not None:
             self._producer.poll(0)
         metrics.STALE_UNREACHABLE.set(self._state.backlog.unreachable)
+
+    def _look_back(self, connection: Connection) -> None:
+        if self._marks.went_back(connection):
+            metrics.REWINDS.inc()
+            _log.error(
+                "the database is older than what it had confirmed: restored, or a failover that lost something;"
+                " rows may be old that nothing doubts, so: dmpctl resync --all"
+            )
 
     def _count(self, connection: Connection, owned: list[int]) -> None:
         if time.monotonic() >= self._count_at_s:

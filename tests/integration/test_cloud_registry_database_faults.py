@@ -36,7 +36,7 @@ STUCK_S = 12.0
 BURST_REVS = 45
 """3,600 messages of 350 bytes: more than the rings hold."""
 GROWTH_MAX_BYTES = 40 << 20
-TABLES = ("device_session", "device_interface", "device_attribute", "device_event", "rae")
+TABLES = ("device_session", "device_interface", "device_attribute", "device_event", "rae", "registry_mark")
 
 
 class Site:
@@ -274,16 +274,22 @@ def _assert_halted(site):
 def test_restored_from_an_old_backup(site):
     """Rows go back behind what Kafka has confirmed: they are stale until their RAEs' checkpoints come, never wrong."""
     with site.admin() as admin:
+
+        def mark(schema):
+            return admin.execute(f"SELECT coalesce(max(mark), 0) FROM {schema}.registry_mark").fetchone()[0]
+
         admin.execute("CREATE SCHEMA backup")
         for table in TABLES:
             admin.execute(f"CREATE TABLE backup.{table} AS TABLE {table}")
         site.feed.burst(3)
         site.wait_settled()
+        wait_for(lambda: mark("public") > mark("backup"), site.log, timeout_s=60)
         before = site.standing()
         with admin.transaction():
             for table in TABLES:
                 admin.execute(f"TRUNCATE {table}")
                 admin.execute(f"INSERT INTO {table} SELECT * FROM backup.{table}")
+        wait_for(lambda: site.daemon.counted("dmpd_registry_database_rewinds_total") == 1, site.log, timeout_s=60)
         site.feed.burst(1)
 
         def stale():

@@ -68,6 +68,7 @@ CASES = {
         {"dmpd_registry_stale_sessions": "1500x70", "dmpd_registry_stale_unreachable_sessions": "600x70"},
     ),
     "DmpdRegistryManyStale": above("dmpd_registry_stale_sessions", 10_001, 10_000),
+    "DmpdRegistryRewound": counted("dmpd_registry_database_rewinds_total"),
     "DmpdRegistryReconcileFails": counted("dmpd_registry_reconcile_failures_total", by=9),
     "DmpdRegistryRetentionFails": counted("dmpd_registry_retention_failures_total", by=9),
     "DmpdBridgeDisconnected": above("dmpd_bridge_connected", 0, 1),

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dmpd.cloud_registry import stale
+from dmpd.cloud_registry import metrics, stale
+from dmpd.cloud_registry.marks import Marks
 from dmpd.cloud_registry.reconcile import BEGIN
 from dmpd.cloud_registry.reconciler import Reconciler
 from dmpd.cloud_registry.settings import ReconcileSettings
@@ -182,6 +183,37 @@ def test_while_kafka_is_away_requests_do_not_pile_up(fill, postgres):
         rig.kafka.up = True
         rig.until(lambda: len(rig.asked()) >= 400, "everybody is asked when Kafka is back")
         assert sorted(set(rig.asked())) == sorted((RAE, session_id(number)) for number in range(1, 401))
+
+
+def test_a_database_that_went_back_is_counted_once_and_nothing_else_is(fill, connection, postgres):
+    before = metrics.REWINDS._value.get()
+    fill(change(3))
+    with running(postgres) as rig:
+        rig.until_passed()
+        connection.execute("CREATE TABLE backup AS TABLE registry_mark")
+        rig.away = True  # an outage is none
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test-reconciler'"
+        )
+        rig.until(lambda: rig.reconciler.status()["problem"], "it is away")
+        rig.away = False
+        rig.until_passed()
+        assert metrics.REWINDS._value.get() == before
+        connection.execute("UPDATE registry_mark AS m SET mark = b.mark FROM backup AS b WHERE m.instance = b.instance")
+        rig.until(lambda: metrics.REWINDS._value.get() == before + 1, "counted")
+        rig.until_passed()
+        connection.execute("DELETE FROM registry_mark")
+        rig.until(lambda: metrics.REWINDS._value.get() == before + 2, "a backup of before its start")
+        rig.until_passed()
+        assert metrics.REWINDS._value.get() == before + 2
+
+
+def test_marks_of_instances_that_ended_long_ago_are_removed(connection):
+    Marks().went_back(connection)
+    connection.execute("UPDATE registry_mark SET marked_at = now() - INTERVAL '2 days'")
+    other = Marks()
+    assert [other.went_back(connection), other.went_back(connection)] == [False, False]
+    assert connection.execute("SELECT mark FROM registry_mark").fetchall() == [(2,)]
 
 
 def test_stop_without_start_returns(postgres):

@@ -1,6 +1,10 @@
 """``dmpctl status``: how the parts are and how far each is behind.
 
-Exit codes: 0 everything answers and is ready, 1 something is not, 78 the configuration is wrong.
+Without names: bridge, Cloud Registry, Kafka and database, and of the daemons that not everybody runs those that answer.
+With names: those parts alone, as in a container, where the others listen elsewhere.
+
+Exit codes: 0 everything that was asked answers and is ready, 1 something does not or is not, 64 wrong usage, 78 the
+configuration is wrong.
 """
 
 import argparse
@@ -15,13 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from dmpd.cli.config import CloudConfig, add_config_argument, load_cloud_config
-from dmpd.cli.daemons import bind_of
+from dmpd.cli.daemons import PROGRAMS, bind_of
 from dmpd.runtime import exit_codes, health, kafka_admin
 from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.kafka import KafkaRefusedError, KafkaUnreachableError
 
 HELP: Final = "health of the parts, and lag"
 _NOT_READY: Final = 1
+PARTS: Final = (*PROGRAMS, "kafka", "database")
+OPTIONAL: Final = ("access", "canary")
+"""Of a deployment; asked by name they must be there."""
 
 
 class PartHealth(msgspec.Struct, frozen=True):
@@ -31,20 +38,27 @@ class PartHealth(msgspec.Struct, frozen=True):
     ready: bool
     said: str
     details: dict[str, Any] = {}
+    answers: bool = True
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        type=_name,
+        metavar="PART",
+        help=f"only these of {', '.join(PARTS)}; default: all, {' and '.join(OPTIONAL)} where they answer",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     settings = load_cloud_config(args)
     found = [
-        _daemon("bridge", bind_of(settings, "bridge")),
-        _daemon("cloud-registry", bind_of(settings, "cloud-registry")),
-        _kafka(settings),
-        _database(settings),
+        part
+        for name in args.parts or PARTS
+        if (part := _part(name, settings)).answers or args.parts or name not in OPTIONAL
     ]
     if args.json:
         print(msgspec.json.encode(found).decode())
@@ -53,12 +67,26 @@ def run(args: argparse.Namespace) -> int:
     return exit_codes.OK if all(part.ready for part in found) else _NOT_READY
 
 
+def _name(text: str) -> str:
+    if text not in PARTS:  # argparse's choices refuse that there is none
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS)}, got {text!r}")
+    return text
+
+
+def _part(name: str, settings: CloudConfig) -> PartHealth:
+    if name == "kafka":
+        return _kafka(settings)
+    if name == "database":
+        return _database(settings)
+    return _daemon(name, bind_of(settings, name))
+
+
 def _daemon(name: str, bind: str) -> PartHealth:
     try:
         code, _ = health.fetch(bind, "/readyz")
         _, body = health.fetch(bind, "/status")
     except OSError as error:
-        return PartHealth(name, ready=False, said=f"no answer at {bind}: {error}")
+        return PartHealth(name, ready=False, said=f"no answer at {bind}: {error}", answers=False)
     details: dict[str, Any] = json.loads(body)
     reason = details.get("reason")
     said = f"{details.get('state')}{f': {reason}' if reason else ''}{_stale(details)}"

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import yaml
 
+from dmpd.cli.daemons import PROGRAMS
 from dmpd.lab.layout import ETC
 from dmpd.model.codec import encode
 from dmpd.model.record import DeviceRecord
@@ -28,7 +29,7 @@ BIN = Path(sys.executable).parent
 
 
 class Site:
-    """One supervisord with the three daemons, their configuration, and the servers that they use."""
+    """One supervisord with all daemons, their configuration, and the servers that they use."""
 
     def __init__(self, root, version, kafka, mosquitto, database):
         self.supervisord = Supervisord(root, version)
@@ -36,14 +37,12 @@ class Site:
         self.topics = {name: kafka.unique(name) for name in ("info", "rsp", "cmd", "info_dead")}
         self.group = kafka.unique("group")
         self._bridge = mosquitto.settings("svc-bridge")
+        self._access = mosquitto.settings("svc-access")
         self._rae = mosquitto.settings("rae-1")
         self.cloud = self.supervisord.path("/etc/dmpd/dmpd.yaml")
         self.edge = self.supervisord.path("/etc/dmpd/local-registry.yaml")
-        self.binds = {
-            "bridge": f"unix:{self.supervisord.path('/run/dmpd/bridge.sock')}",
-            "cloud-registry": f"unix:{self.supervisord.path('/run/dmpd/cloud-registry.sock')}",
-            "local-registry": f"unix:{self.supervisord.path('/var/lib/dmpd/control.sock')}",
-        }
+        self.binds = {name: f"unix:{self.supervisord.path(f'/run/dmpd/{name}.sock')}" for name in PROGRAMS}
+        self.binds["local-registry"] = f"unix:{self.supervisord.path('/var/lib/dmpd/control.sock')}"
 
     def configure(self, **more):
         """Write both files anew; ``more``: sections of the cloud's."""
@@ -58,6 +57,12 @@ class Site:
                     "database": {"conninfo": self.database.conninfo},
                     "bridge": {"health_bind": self.binds["bridge"]},
                     "cloud_registry": {"health_bind": self.binds["cloud-registry"], "stream": streams},
+                    "access": {
+                        "health_bind": self.binds["access"],
+                        "cert_file": self._access.cert_file,
+                        "key_file": self._access.key_file,
+                    },
+                    "canary": {"health_bind": self.binds["canary"]},
                 }
                 | more
             )
@@ -118,6 +123,8 @@ def running_site(request, kafka, mosquitto, postgres_server):
         site.configure()
         done = site.run("dmpd", "migrate")
         assert done.returncode == exit_codes.OK, done.stderr
+        done = site.run("dmpctl", "canary", "disable", "its crowd is for other tests")
+        assert done.returncode == exit_codes.OK, done.stderr
         site.supervisord.start()
         yield site
         site.supervisord.end()
@@ -139,7 +146,7 @@ def test_who_crashes_is_started_again(site):
 
 
 def test_stop_drains_and_exits_0(site):
-    """Of all three at once; and the cloud registry in the middle of a backlog: what is in rows is committed."""
+    """Of all at once; and the cloud registry in the middle of a backlog: what is in rows is committed."""
     from confluent_kafka import Producer
 
     producer, offsets = Producer({"bootstrap.servers": site.kafka.bootstrap_servers}), []
@@ -175,12 +182,8 @@ def test_bad_configuration_is_exited_with_its_sentence_and_no_loop(site):
     site.edge.write_text("rae: rae-1\nmqtt: {port: 0}\n")
     logged = len(site.supervisord.log())
     site.supervisord.ctl("start", *DAEMONS)
-    cloud = 'dmpd.yaml:2 bridge.health_bind: expected host:port or unix:/path, got "nowhere"'
-    sentences = {
-        "bridge": cloud,
-        "cloud-registry": cloud,
-        "local-registry": "local-registry.yaml:2 mqtt.port: expected",
-    }
+    cloud = 'dmpd.yaml:6 bridge.health_bind: expected host:port or unix:/path, got "nowhere"'
+    sentences = dict.fromkeys(PROGRAMS, cloud) | {"local-registry": "local-registry.yaml:2 mqtt.port: expected"}
     for name in DAEMONS:
         wait_for(
             lambda n=name: site.supervisord.state(n) == "EXITED",
@@ -222,27 +225,31 @@ def test_update_restarts_what_was_edited_and_nothing_else(site):
     assert site.supervisord.ctl("update").stdout == "bridge: stopped\nbridge: updated process group\n"
     site.supervisord.wait_running("bridge", but=before["bridge"])
     site.wait_ready("bridge")
-    for name in ("local-registry", "cloud-registry"):
+    for name in before.keys() - {"bridge"}:
         assert site.supervisord.pid(name) == before[name]
 
 
-@pytest.mark.parametrize("name", ["bridge", "cloud-registry"])
-def test_reload_takes_a_good_file_in_the_same_process_and_refuses_a_bad_one(site, name):
-    pid, before = site.supervisord.pid(name), site.status(name)
+def test_reload_takes_a_good_file_in_the_same_process_and_refuses_a_bad_one(site):
+    pids, before = {}, {}
+    for name in PROGRAMS:
+        pids[name], before[name] = site.supervisord.pid(name), site.status(name)["started_at"]
     site.configure(log={"level": "loud"})
-    refused = site.run("dmpctl", "reload", "--at", site.binds[name])
-    # The file that dmpctl itself reads is not asked for: --at says where.
-    assert refused.returncode == exit_codes.CONFIG
-    assert 'log.level: expected one of debug, error, info, warning, got "loud"' in refused.stderr
-    assert site.status(name)["started_at"] == before["started_at"]
+    for name in PROGRAMS:
+        refused = site.run("dmpctl", "reload", "--at", site.binds[name])
+        # The file that dmpctl itself reads is not asked for: --at says where.
+        assert refused.returncode == exit_codes.CONFIG
+        assert 'log.level: expected one of debug, error, info, warning, got "loud"' in refused.stderr
+        assert site.status(name)["started_at"] == before[name]
     site.configure(log={"format": "json"})
-    done = site.run("dmpctl", "reload", name)
-    assert (done.returncode, done.stderr) == (exit_codes.OK, "")
-    assert f"{name} has begun anew after" in done.stdout
-    after = site.wait_ready(name)
-    assert after["started_at"] > before["started_at"]
-    assert after["pid"] == site.supervisord.pid(name) == pid
-    assert json.loads(site.supervisord.log(name).splitlines()[-1])["program"].startswith(name)
+    for name in PROGRAMS:
+        done = site.run("dmpctl", "reload", name)
+        assert (done.returncode, done.stderr) == (exit_codes.OK, "")
+        assert f"{name} has begun anew after" in done.stdout
+    for name in PROGRAMS:
+        after = site.wait_ready(name)
+        assert after["started_at"] > before[name]
+        assert after["pid"] == site.supervisord.pid(name) == pids[name]
+        assert json.loads(site.supervisord.log(name).splitlines()[-1])["program"].startswith(name)
 
 
 def test_hup_reloads_too(site):

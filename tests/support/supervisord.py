@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from dmpd.cli.daemons import PROGRAMS
 from dmpd.lab.layout import ETC
 from dmpd.lab.supervision import Supervisor
 from tests.support.services import unavailable
 from tests.support.stream_daemon import wait_for
 
-DAEMONS = ("local-registry", "bridge", "cloud-registry")
+DAEMONS = ("local-registry", *PROGRAMS)
 DRAIN_S = 60
 """More than any deadline and its grace; a loaded machine is slow, not stuck."""
 

@@ -1,28 +1,22 @@
-"""compose.yaml without a registry: compose takes it, its variables are settings, its times and sizes fit."""
+"""compose.yaml as compose reads it: its variables are settings, its times and sizes fit. test_image.py runs it."""
 
-import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
 from dmpd.cli.config import CloudConfig
 from dmpd.cli.daemons import PROGRAMS
-from dmpd.lab.layout import CHECKOUT, ETC
-from dmpd.lab.server import free_ports, takes_connections
+from dmpd.lab.layout import ETC
 from dmpd.runtime.config import load
 from dmpd.stream import memory
+from tests.support.composed import FOLDER
 from tests.support.program_files import deadline_s
-from tests.support.services import public_folder, unavailable
-from tests.support.stream_daemon import wait_for
+from tests.support.services import unavailable
 
 pytestmark = pytest.mark.slow
-FOLDER = CHECKOUT / "packaging" / "docker"
-PLUGIN = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
-"""Debian's place of it."""
 COCKROACHDB = ("-f", "compose.cockroachdb.yaml")
 DAEMONS = [name for name in PROGRAMS if (ETC / "supervisor" / f"{name}.conf").exists()]
 OURS = (*DAEMONS, "migrate")
@@ -44,6 +38,14 @@ def services(request):
     return composed(*request.param)
 
 
+@pytest.fixture
+def conninfo(services):
+    """By the database that stands there, each of our services must say this."""
+    if "cockroach" in services["database"]["image"]:
+        return "host=database port=26257 dbname=dmpd user=dmpd sslmode=disable"
+    return "host=database dbname=dmpd user=dmpd"
+
+
 def config_of(service):
     return load(FOLDER / "dmpd.yaml", CloudConfig, environment=service["environment"])
 
@@ -58,11 +60,11 @@ def test_all_parts_are_there(services):
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_variable_is_a_setting_and_each_daemon_is_confined(services, name):
+def test_each_variable_is_a_setting_and_each_daemon_is_confined(services, conninfo, name):
     service = services[name]
     config = config_of(service)
     assert config.kafka.bootstrap_servers == "kafka:9092"
-    assert "host=database" in config.database.conninfo
+    assert config.database.conninfo == conninfo
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["command"] == [name]
@@ -104,51 +106,3 @@ def test_mosquitto_runs_with_the_shipped_rules():
 
 def lines(text):
     return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def test_mosquitto_works_as_its_images_user_with_what_certificates_sh_made(services):
-    """Debian's Mosquitto in the place of the image's: it may read its key, and write its data."""
-    if os.geteuid() != 0:
-        unavailable("needs root: other users")
-    uid = services["mosquitto"]["user"].partition(":")[0]
-    port = free_ports(1)[0]
-    with public_folder() as root:
-        made = [FOLDER / "certificates.sh", root / "tls", "rae-1"]
-        subprocess.run(made, check=True, capture_output=True, timeout=60)
-        (root / "data").mkdir()
-        os.chown(root / "data", int(uid), int(uid))
-        text = (FOLDER / "mosquitto.conf").read_text()
-        for there, here in (
-            ("listener 8883", f"listener {port} 127.0.0.1"),
-            ("/mosquitto/config/tls", root / "tls"),
-            ("/mosquitto/config/acl", ETC / "mosquitto/acl"),
-            ("/mosquitto/data", root / "data"),
-            ("/usr/lib/mosquitto_dynamic_security.so", PLUGIN),
-        ):
-            assert there in text
-            text = text.replace(there, str(here))
-        shutil.copy(ETC / "mosquitto/acl", root / "acl")
-        (root / "mosquitto.conf").write_text(text.replace(str(ETC / "mosquitto/acl"), str(root / "acl")))
-        as_user = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"]
-        with (root / "log").open("ab") as log:
-            broker = subprocess.Popen(
-                [*as_user, "mosquitto", "-c", root / "mosquitto.conf"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        try:
-            wait_for(lambda: takes_connections(port), (root / "log").read_text, timeout_s=30)
-            client = ["mosquitto_pub", "-h", "localhost", "-p", str(port), "-V", "mqttv5", "-i", "rae-1", "-q", "1"]
-            client += [
-                "--cafile",
-                root / "tls/ca.crt",
-                "--cert",
-                root / "tls/rae-1.crt",
-                "--key",
-                root / "tls/rae-1.key",
-            ]
-            client += ["-t", "dmp/v1/rae-1/rae/info", "-m", "x"]
-            done = subprocess.run(client, capture_output=True, text=True, timeout=30, check=False)
-            assert done.returncode == 0, done.stderr + (root / "log").read_text()
-            wait_for((root / "data/mosquitto.db").exists, (root / "log").read_text, timeout_s=30)
-        finally:
-            broker.terminate()
-            broker.wait(30)

@@ -1,16 +1,20 @@
 """Commands of README and docs, run as they stand; tests/tidy/test_tidy_documents.py sees that none is left out."""
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from dmpd.canary.settings import CanarySettings
 from dmpd.lab.postgresql import _programs as postgresql_programs
 from tests.support import document_blocks
 from tests.support.services import public_folder, unavailable
@@ -24,17 +28,46 @@ PATIENCE_S = 120
 """A command whose part is just coming back is said again, as a person would."""
 ENDLESS = re.compile(r"^dmpctl watch|--watch\b")
 """Ended as by Ctrl-C, once they have shown something."""
-FINE = {"dmpctl dead-letters list": (0, 1)}
+FINE = {"dmpctl dead-letters list": (0, 1), "dmpctl access list --user u-team1 --at": (0, 1)}
+"""By how a command begins: it may also say that there is nothing."""
+
+
+def environment(variables):
+    found = os.environ | {"PATH": f"{BIN}:{postgresql_programs()}:{os.environ['PATH']}"} | variables
+    found.pop("DMPD_CONFIG", None)
+    return found
 
 
 def shell(command, folder, *, check=True, **variables):
-    environment = os.environ | {"PATH": f"{BIN}:{postgresql_programs()}:{os.environ['PATH']}"} | variables
-    environment.pop("DMPD_CONFIG", None)
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment(variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done
+
+
+def shown_until_interrupted(command, folder, variables):
+    """The beginning of what an endless command shows; then Ctrl-C, at which it must end well."""
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], cwd=folder, env=environment(variables), stdout=subprocess.PIPE
+    )
+    patience = threading.Timer(PATIENCE_S, process.kill)
+    patience.start()
+    try:
+        said = process.stdout.read1()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+    finally:
+        patience.cancel()
+        process.kill()
+    assert process.returncode == 0, f"{command}: {process.returncode}"
+    return said
 
 
 def test_signing_and_looking_at_a_certificate(tmp_path):
@@ -51,13 +84,17 @@ def test_the_first_look_has_certificates_that_fit(tmp_path):
     (tmp_path / "packaging/docker").mkdir(parents=True)
     shutil.copy(ROOT / "packaging/docker/certificates.sh", tmp_path / "packaging/docker")
     (block,) = document_blocks.of_kind("certificates")
+    made = []
     for _ in range(2):  # what is there is kept
         for command in block.commands:
             shell(command, tmp_path)
         tls = tmp_path / "packaging/docker/tls"
-        made = {path.name: path.read_bytes() for path in tls.iterdir()}
-    assert made == {path.name: path.read_bytes() for path in tls.iterdir()}
-    for name in ("mosquitto", "svc-bridge", "rae-0001"):
+        made.append({path: path.read_bytes() for path in tls.rglob("*") if path.is_file()})
+    assert made[0] == made[1]
+    compose = yaml.safe_load((ROOT / "packaging/docker/compose.yaml").read_text())["services"]["canary"]
+    crowd = int(compose["environment"]["DMPD__CANARY__CLIENTS"].rpartition("-")[2].rstrip("}"))
+    assert len(list((tls / "canary").glob("canary-*.crt"))) == crowd + CanarySettings().control_clients
+    for name in ("mosquitto", "svc-bridge", "svc-access", "svc-canary", "canary/canary-0001", "rae-0001"):
         shell(f"openssl verify -CAfile ca.crt {name}.crt", tls)
     said = shell("openssl x509 -in mosquitto.crt -noout -ext subjectAltName", tls).stdout
     assert "DNS:mqtt.example.net" in said
@@ -99,7 +136,8 @@ def running(root, variables):
 
 def say(command, root, variables):
     """Until it ends well: a part that was just killed or reloaded is not back at once."""
-    fine, deadline_s = FINE.get(command, (0,)), time.monotonic() + PATIENCE_S
+    fine = next((codes for beginning, codes in FINE.items() if command.startswith(beginning)), (0,))
+    deadline_s = time.monotonic() + PATIENCE_S
     while (done := shell(command, root, check=False, **variables)).returncode not in fine:
         assert time.monotonic() < deadline_s, f"{command}\n{done.stdout}{done.stderr}"
         time.sleep(0.5)
@@ -112,17 +150,24 @@ def test_the_commands_of_a_lab(lab):
     assert len(blocks) >= 3
     if os.geteuid() == 0:
         blocks[-1:-1] = document_blocks.of_kind("lan")
-    session = say("dmpctl devices --json", root, variables).stdout.partition('"session":"')[2][:36]
+    shell("openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k -subj /CN=rae-0001 "
+          "-out client.csr", root)  # fmt: skip
+    session = say("dmpctl devices --rae sim-0001 --json", root, variables).stdout.partition('"session":"')[2][:36]
+    here = {"SESSION": session, "SERIAL": "sim-0001", "rae-0001": "sim-0001", "rae-0002": "sim-0002"}
+    here |= {"7b0a36d2-6c1f-4c3f-9c30-0b1f7f7a2f10": session}
     database(root, variables)
     for block in blocks:
-        for command in block.commands:
+        for written in block.commands:
+            command = re.sub("|".join(map(re.escape, here)), lambda found: here[found[0]], written)
             if command.startswith(". "):
                 assert command == ". .venv/bin/activate"  # our PATH does that
             elif ENDLESS.search(command):
-                done = shell(f"timeout -s INT 15 {command}", root, check=False, **variables)
-                assert done.stdout, f"{command}\n{done.stderr}"
+                assert shown_until_interrupted(command, root, variables), command
             else:
-                say(command.replace("SESSION", session).replace("SERIAL", "sim-0001"), root, variables)
+                say(command, root, variables)
+            if command.startswith("dmpctl access grant u-team2"):
+                grants = say("dmpctl access list --user u-team2 --json", root, variables).stdout
+                here["3f9c"] = json.loads(grants)[0]["id"]
 
 
 def database(root, variables):

@@ -3,16 +3,17 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from confluent_kafka import Producer
 from msgspec import Raw
 
+from dmpd.cli.daemons import PROGRAMS
 from dmpd.lab.server import free_ports
 from dmpd.model.codec import encode
 from dmpd.model.record import DeviceRecord
@@ -20,8 +21,8 @@ from dmpd.model.topics import info_topic, partition_of
 from dmpd.runtime import exit_codes
 from dmpd.runtime.kafka_admin import group_lag
 from dmpd.stream.settings import MEBIBYTE
+from tests.support import composed, document_blocks
 from tests.support import docker as dockers
-from tests.support import document_blocks
 from tests.support.cgroup import MEMORY, PeakMemory
 from tests.support.messages import checkpoint, session_id
 from tests.support.services import public_folder
@@ -39,6 +40,28 @@ LIMIT_BYTES = 384 * MEBIBYTE
 LIMIT = ("--memory", str(LIMIT_BYTES), "--memory-swap", str(LIMIT_BYTES))
 BACKLOG = 60_000
 PADDING = "x" * 2000
+CROWD, CONTROL = 20, 4
+CANARY = {
+    f"DMPD__CANARY__{name}": str(value)
+    for name, value in {
+        "CLIENTS": CROWD,
+        "CONTROL_CLIENTS": CONTROL,
+        "JITTER": 0,
+        "PROCESSES": 1,
+        "BEFORE_S": 1.5,
+        "RAMP_S": 0.5,
+        "FLASH_S": 2,
+        "AFTER_S": 1.5,
+        "REQUESTS": 5,
+        "PROBES": 2,
+        "THRESHOLDS__CONTROL_DURING_P99_MAX_S": 15,
+        "THRESHOLDS__CONTROL_FLOOR_S": 15,
+        "THRESHOLDS__LATE_AFTER_S": 60,
+        "THRESHOLDS__LAG_ZERO_MAX_S": 60,
+        "THRESHOLDS__END_TO_END_P99_MAX_S": 60,
+    }.items()
+}
+"""A crowd at once, for what containers are shown by it; its times are another test's."""
 
 
 class Built:
@@ -58,83 +81,86 @@ def docker(built):
 
 
 class Site:
-    """What the containers get: variables, and the folders that these name."""
+    """What the containers get: variables, and the folder of the database's socket."""
 
-    def __init__(self, docker, root, kafka, mosquitto, database):
-        self.docker, self.kafka, self.database = docker, kafka, database
+    def __init__(self, kafka, database):
+        self.kafka, self.database = kafka, database
         self.topics = {name: kafka.unique(name) for name in ("info", "rsp", "cmd", "info_dead")}
         self.group = kafka.unique("group")
-        tls = root / "tls"
-        tls.mkdir()
-        bridge = mosquitto.settings("svc-bridge")
-        for name, file in (("ca.crt", bridge.ca_file), ("c.crt", bridge.cert_file), ("c.key", bridge.key_file)):
-            shutil.copy(file, tls / name)
-            os.chown(tls / name, USER, USER)
         socket = database.conninfo.split()[0].removeprefix("host=")
         for path, mode in ((socket, 0o755), (f"{socket}/.s.PGSQL.5432", 0o777)):
             Path(path).chmod(mode)
-        self.mounts = ("-v", f"{tls}:{tls}:ro", "-v", f"{socket}:{socket}")
-        settings = {
-            "BRIDGE__HEALTH_BIND": f"0.0.0.0:{free_ports(1)[0]}",
-            "CLOUD_REGISTRY__HEALTH_BIND": f"0.0.0.0:{free_ports(1)[0]}",
+        self.mount = f"{socket}:{socket}"
+        ports = dict(zip(PROGRAMS, free_ports(len(PROGRAMS)), strict=True))
+        self.binds = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        settings = {f"{name.upper().replace('-', '_')}__HEALTH_BIND": f"0.0.0.0:{port}" for name, port in ports.items()}
+        settings |= {
             "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "MQTT__PORT": bridge.port,
-            "MQTT__CA_FILE": tls / "ca.crt",
-            "MQTT__CERT_FILE": tls / "c.crt",
-            "MQTT__KEY_FILE": tls / "c.key",
             "DATABASE__CONNINFO": database.conninfo,
             "TOPICS__PARTITIONS": PARTITIONS,
-            "TOPICS__REPLICATION_FACTOR": 1,
-            "TOPICS__MIN_INSYNC_REPLICAS": 1,
             "CLOUD_REGISTRY__STREAM__TOPIC": self.topics["info"],
             "CLOUD_REGISTRY__STREAM__DEAD_LETTER_TOPIC": self.topics["info_dead"],
             "CLOUD_REGISTRY__STREAM__GROUP": self.group,
         } | {f"TOPICS__{name.upper()}": topic for name, topic in self.topics.items()}
-        self.variables = [word for name, value in settings.items() for word in ("-e", f"DMPD__{name}={value}")]
+        self.variables = {f"DMPD__{name}": str(value) for name, value in settings.items()}
 
-    def run(self, *words, options=(), check=True):
-        """To its end."""
-        everything = ("run", "--rm", "--network", "host", *self.variables, *self.mounts, *options, IMAGE, *words)
-        return self.docker(*everything, check=check)
+    def lag(self):
+        return sum(group_lag(self.kafka.settings, self.group, self.topics["info"]).values())
 
-    @contextmanager
-    def running(self, name, *options):
-        """A daemon as compose runs it; removed at the end."""
-        quick = ("--health-interval", "1s", "--health-timeout", "20s")
-        started = self.docker(
-            "run", "-d", "--network", "host", *SAFE, *quick, *self.variables, *self.mounts, *options, IMAGE, name
-        ).stdout.strip()
-        try:
-            yield started
-        finally:
-            self.docker("rm", "-f", started, check=False)
+    def rows(self, rae="R-%"):
+        with psycopg.connect(self.database.conninfo) as connection:
+            return connection.execute("SELECT count(*) FROM device_session WHERE rae LIKE %s", [rae]).fetchone()[0]
 
-    def wait_healthy(self, container):
-        wait_for(
-            lambda: self.docker.inspect(container)["State"].get("Health", {}).get("Status") == "healthy",
-            lambda: f"{self.docker.inspect(container)['State']} {self.docker.logs(container)[-3000:]}",
-            timeout_s=90,
-        )
+    def canary_run(self):
+        """Verdict; lost, wrong, reordered; sent: of the run that has ended."""
+        with psycopg.connect(self.database.conninfo) as connection:
+            ended = "SELECT verdict, lost, wrong, reordered, sent FROM canary_run WHERE ended_at IS NOT NULL"
+            return connection.execute(ended).fetchone()
 
-    def state(self, container, program):
-        done = self.docker("exec", container, "dmpctl", "status", "--json", check=False)
-        return next((one for one in json.loads(done.stdout or "[]") if one["name"] == program), {"said": done.stderr})
-
-    def wait_ready(self, container, program):
-        wait_for(
-            lambda: self.state(container, program).get("ready"),
-            lambda: f"{self.state(container, program)} {self.docker.logs(container)[-3000:]}",
-            timeout_s=90,
-        )
+    def produce(self, records):
+        """Each of ``(RAE, number of the session, record, rev)``; all of them are in Kafka afterwards."""
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 5})
+        for rae, number, record, rev in records:
+            message = checkpoint(rev, record, session=session_id(number))
+            value = encode(message).replace(b'"RAE-7"', f'"{rae}"'.encode())
+            key = info_topic(rae, message.session).encode()
+            producer.produce(self.topics["info"], value, key, partition_of(rae, PARTITIONS))
+            producer.poll(0)
+        assert producer.flush(60) == 0
 
 
 @pytest.fixture(scope="module")
-def site(built, kafka, mosquitto, postgres_server):
-    with public_folder() as root, postgres_server.database() as database:
-        site = Site(built.docker, root, kafka, mosquitto, database)
-        done = site.run("migrate")
-        assert "schema" in done.stdout or done.stdout, done.stderr
-        yield site
+def site(kafka, postgres_server):
+    with postgres_server.database() as database:
+        yield Site(kafka, database)
+
+
+@pytest.fixture(scope="module")
+def migrated(built, site):
+    """compose.yaml's project with a broker, and the migration done."""
+    with public_folder() as root:
+        folder = composed.copied(root, f"canary={CROWD + CONTROL}")
+        user = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["mosquitto"]["user"]
+        with composed.mosquitto(folder, user) as port:
+            broker = {"DMPD__MQTT__HOST": "127.0.0.1", "DMPD__MQTT__PORT": str(port)}
+            mine = {
+                "network_mode": "host",
+                "environment": site.variables | CANARY | broker,
+                "volumes": [site.mount],
+                "healthcheck": {"interval": "5s", "timeout": "30s"},
+            }
+            project = composed.Composed(built.docker, folder, IMAGE, dict.fromkeys(("migrate", *PROGRAMS), mine))
+            project.up("migrate")
+            project.wait(lambda: project.state("migrate")["Status"] == "exited", "migrated", "migrate")
+            assert project.state("migrate")["ExitCode"] == 0, project.logs("migrate")
+            yield project
+
+
+@pytest.fixture
+def project(migrated):
+    """None of the daemons runs, before and after."""
+    yield migrated
+    migrated("rm", "-f", "-s", *PROGRAMS)
 
 
 def test_it_builds_in_time_is_small_and_says_what_it_is(built):
@@ -182,70 +208,93 @@ def test_the_guides_commands_are_right(docker, tmp_path):
     assert len(block.commands) >= 3
 
 
-@pytest.mark.parametrize("program", ["bridge", "cloud-registry"])
-def test_a_daemon_is_healthy_reloads_and_drains_on_stop_read_only_without_capabilities(site, docker, program):
-    with site.running(program) as container:
-        site.wait_healthy(container)
-        site.wait_ready(container, program)
-        first = docker("exec", container, "cat", "/proc/1/cmdline").stdout.split("\0")
-        assert first[0] == "/usr/bin/tini"
-        assert "CapEff:\t0000000000000000" in docker("exec", container, "cat", "/proc/self/status").stdout
-        reloaded = docker("exec", container, "dmpctl", "reload", program)
-        assert f"{program} has begun anew" in reloaded.stdout
-        site.wait_ready(container, program)
-        docker("stop", "-t", 60, container)
-        state = docker.inspect(container)["State"]
-        assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
-        assert f"{program} is stopped" in docker.logs(container)
+def test_compose_has_every_daemon_healthy_confined_reloaded_and_drained_on_stop(site, project, docker):
+    """All of them at once; the crowd's verdict says that messages go their whole way through these containers."""
+    first = ("bridge", "cloud-registry", "access")
+    project.up(*first)
+    project.wait_ready({name: site.binds[name] for name in first})
+    project.up("canary")
+    project.wait(site.canary_run, "a verdict", "canary", "bridge", "cloud-registry")
+    verdict, *found, sent = site.canary_run()
+    assert verdict in ("pass", "degraded"), site.canary_run()
+    assert found == [0, 0, 0]
+    assert sent > CROWD
+    (block,) = document_blocks.of_kind("tests/packaging/test_image.py")
+    for command in block.commands:
+        smaller = command.replace("--clients 500", f"--clients {CROWD}")
+        done = project.inside("canary", "sh", "-c", smaller, check=False)
+        assert done.returncode in (exit_codes.OK, exit_codes.FAILED), f"{command}\n{done.stdout}{done.stderr}"
+    project.wait_ready(site.binds)
+    for program in PROGRAMS:
+        looks = "tr '\\0' ' ' </proc/1/cmdline; echo; cat /proc/self/status; touch /etc/dmpd/x 2>&1"
+        said = project.inside(program, "sh", "-c", looks, check=False).stdout
+        assert said.startswith("/usr/bin/tini -- dmpd "), said
+        assert "CapEff:\t0000000000000000\n" in said
+        assert f"Uid:\t{USER}\t" in said
+        assert "Read-only file system" in said
+        assert f"{program} has begun anew" in project.inside(program, "dmpctl", "reload", program).stdout
+    project.wait_ready(site.binds)
+    site.produce(("D-1", number, DeviceRecord(), 1) for number in range(20_000))
+    project.wait(lambda: site.rows("D-%"), "rows come", "cloud-registry")
+    project("stop")
+    for program in PROGRAMS:
+        container = docker.inspect(project.container(program))
+        state = container["State"]
+        assert container["RestartCount"] == 0, project.logs(program)
+        assert (state["ExitCode"], state["OOMKilled"]) == (0, False), project.logs(program)
+        assert f"{program} is stopped" in project.logs(program)
+    assert site.rows("D-%") == 20_000 - site.lag(), "what was taken from Kafka is in rows, and nothing else"
 
 
-def test_384_mib_hold_four_partitions_under_backlog(site, docker):
+def test_384_mib_hold_four_partitions_under_backlog(site, project, docker):
     """The sink stands still until every ring is full, then everything becomes rows; nothing of it is killed.
 
     The page cache aside, what it took leaves a tenth of the limit to the kernel, as ``dmpd.stream.memory`` reckons.
     """
-    producer = Producer({"bootstrap.servers": site.kafka.bootstrap_servers, "linger.ms": 5})
     raes = [f"R-{number}" for number in range(64)]
     assert {partition_of(rae, PARTITIONS) for rae in raes} == set(range(PARTITIONS))
-    for number in range(BACKLOG):
-        rae = raes[number % len(raes)]
-        record = DeviceRecord(attributes={"padding": Raw(json.dumps(PADDING + str(number)).encode())})
-        message = checkpoint(1 + number // 5000, record, session=session_id(number % 5000))
-        value = encode(message).replace(b'"RAE-7"', f'"{rae}"'.encode())
-        producer.produce(
-            site.topics["info"], value, info_topic(rae, message.session).encode(), partition_of(rae, PARTITIONS)
-        )
-        producer.poll(0)
-    assert producer.flush(60) == 0
+    site.produce(
+        (raes[number % len(raes)], number % 5000, padded(number), 1 + number // 5000) for number in range(BACKLOG)
+    )
     with psycopg.connect(site.database.conninfo) as locked:
         locked.execute("LOCK TABLE device_session IN ACCESS EXCLUSIVE MODE")
-        with site.running("cloud-registry", *LIMIT) as container, PeakMemory(MEMORY / "docker" / container) as peak:
-            wait_for(
-                lambda: paused(site, container) == PARTITIONS,
-                lambda: f"{docker.inspect(container)['State']} {docker.logs(container)[-3000:]}",
-                timeout_s=120,
-            )
+        with running(site, docker, *LIMIT) as container, PeakMemory(MEMORY / "docker" / container) as peak:
+
+            def said():
+                return f"{docker.inspect(container)['State']} {docker.logs(container)[-3000:]}"
+
+            wait_for(lambda: paused(docker, container) == PARTITIONS, said, timeout_s=120)
             locked.rollback()
-            wait_for(
-                lambda: sum(group_lag(site.kafka.settings, site.group, site.topics["info"]).values()) == 0,
-                lambda: f"{docker.inspect(container)['State']} {docker.logs(container)[-3000:]}",
-                timeout_s=240,
-            )
-            said = re.search(
-                r"rings of .* batches of up to .* for 4 partitions, memory limit 384 MiB", docker.logs(container)
-            )
-            assert said, docker.logs(container)
-            print(f"image: {peak.bytes / MEBIBYTE:.0f} MiB at most under backlog ({peak.parts}), {said[0]}")
+            wait_for(lambda: site.lag() == 0, said, timeout_s=240)
+            sizes = r"rings of .* batches of up to .* for 4 partitions, memory limit 384 MiB"
+            sized = re.search(sizes, docker.logs(container))
+            assert sized, docker.logs(container)
+            print(f"image: {peak.bytes / MEBIBYTE:.0f} MiB at most under backlog ({peak.parts}), {sized[0]}")
             assert 0 < peak.bytes <= LIMIT_BYTES * 0.9
             docker("stop", "-t", 60, container)
             state = docker.inspect(container)["State"]
             assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
-    with psycopg.connect(site.database.conninfo) as connection:
-        (rows,) = connection.execute("SELECT count(*) FROM device_session WHERE rae LIKE 'R-%'").fetchone()
-    assert rows == len({(number % len(raes), number % 5000) for number in range(BACKLOG)})
+    assert site.rows() == len({(number % len(raes), number % 5000) for number in range(BACKLOG)})
 
 
-def paused(site, container):
+def padded(number):
+    return DeviceRecord(attributes={"padding": Raw(json.dumps(PADDING + str(number)).encode())})
+
+
+@contextmanager
+def running(site, docker, *options):
+    """The Cloud Registry as the guide runs it alone; removed at the end."""
+    variables = [word for name, value in site.variables.items() for word in ("-e", f"{name}={value}")]
+    everything = ("run", "-d", "--network", "host", *SAFE, *variables, "-v", site.mount, *options, IMAGE)
+    container = docker(*everything, "cloud-registry").stdout.strip()
+    try:
+        yield container
+    finally:
+        docker("rm", "-f", container, check=False)
+
+
+def paused(docker, container):
     """How many partitions are paused because their rings are full."""
-    details = site.state(container, "cloud-registry").get("details", {})
-    return sum(part["paused"] for part in details.get("partitions", {}).values())
+    done = docker("exec", container, "dmpctl", "status", "cloud-registry", "--json", check=False)
+    (part,) = json.loads(done.stdout or "[{}]")
+    return sum(one["paused"] for one in part.get("details", {}).get("partitions", {}).values())

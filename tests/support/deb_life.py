@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from dmpd.lab.certificates import CertificateAuthority
 from dmpd.lab.lan import LAN_INTERFACE
@@ -25,6 +26,21 @@ from tests.support.services import public_folder, start
 from tests.support.signing import sign
 
 RAE = "R-packaged"
+
+
+class Guide(NamedTuple):
+    """A page that has the way from the package to a ready daemon, and what stands there for what is one's own."""
+
+    page: str
+    serial: str
+    certificate: str
+
+
+GUIDES = {
+    "bookworm": Guide("rae.md", "SERIAL", "client.crt"),
+    "trixie": Guide("operations.md", "rae-0001", "rae-0001.crt"),
+}
+"""Each is followed once."""
 NAME = "dmpd-local-registry"
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 
@@ -75,8 +91,9 @@ class Cloud:
 class Life:
     """The router, its LAN and its cloud, and what a person looks at."""
 
-    def __init__(self, router: Router, lan: RunningLan, cloud: Cloud, python: str) -> None:
-        self.router, self.lan, self.cloud, self.python = router, lan, cloud, python
+    def __init__(self, router: Router, lan: RunningLan, cloud: Cloud, suite: str) -> None:
+        self.router, self.lan, self.cloud = router, lan, cloud
+        self.python, self.guide = PYTHONS[suite], GUIDES[suite]
 
     def devices(self) -> dict[str, dict]:
         """By host name."""
@@ -119,7 +136,7 @@ def beginning(suite: str) -> Iterator[Life]:
         lan.lab.state_dir.chmod(0o755)  # the lease file is there for all to read, as dnsmasq's own is
         cloud = Cloud(folder, lan.lab.uplink_broker_address)
         with cloud.running(), router_root(lan.lab.router_namespace, lan.lab.state_dir, suite) as router:
-            yield Life(router, lan, cloud, PYTHONS[suite])
+            yield Life(router, lan, cloud, suite)
 
 
 def version_of(deb: Path) -> str:
@@ -142,7 +159,7 @@ def repacked(deb: Path, suffix: str, folder: Path) -> Path:
 def installed_on_a_bare_system(life: Life, deb: Path) -> None:
     router = life.router
     (router.root / "root" / deb.name).write_bytes(deb.read_bytes())
-    said = router.documented("rae.md", "apt-get install ./", install="install -y --no-install-recommends")
+    said = router.documented(life.guide.page, "apt-get install ./", install="install -y --no-install-recommends")
     assert "next: dmpctl enroll SERIAL" in said
     assert router.run("/usr/bin/python3", "-I", "-c", debian.IMPORTS).split() == [life.python, "x86_64"]
     compiled = [path.name.split(".")[-2] for path in (router.root / "usr/lib/dmpd/app/dmpd").rglob("*.pyc")]
@@ -151,19 +168,21 @@ def installed_on_a_bare_system(life: Life, deb: Path) -> None:
     router.start_supervisord()
     router.until(lambda: router.state() == "RUNNING", "running")
     router.until(lambda: life.status().get("state") == "degraded", "degraded")
-    assert "degraded: not enrolled" in router.documented("rae.md", "dmpctl local status", code=exit_codes.DIFFERENT)
+    assert "degraded: not enrolled" in router.documented(
+        life.guide.page, "dmpctl local status", code=exit_codes.DIFFERENT
+    )
 
 
 def enrolled(life: Life) -> None:
-    router, cloud = life.router, life.cloud
+    router, cloud, guide = life.router, life.cloud, life.guide
     life.lan.start_dnsmasq()
-    words = {"SERIAL": RAE, "mqtt.example.net:8883": f"{cloud.address}:{cloud.port}", "br-lan": LAN_INTERFACE}
-    assert "have this signed" in router.documented("rae.md", "dmpctl enroll SERIAL --broker", **words)
+    words = {guide.serial: RAE, "mqtt.example.net:8883": f"{cloud.address}:{cloud.port}", "br-lan": LAN_INTERFACE}
+    assert "have this signed" in router.documented(guide.page, f"dmpctl enroll {guide.serial} --broker", **words)
     router.until(lambda: "client.crt" in life.status().get("reason", ""), "degraded for its certificate")
     tls = router.root / "etc/dmpd/tls"
-    (router.root / "root/client.crt").write_bytes(sign(tls / "client.csr", cloud.authority))
+    (router.root / "root" / guide.certificate).write_bytes(sign(tls / "client.csr", cloud.authority))
     (router.root / "root/ca.crt").write_bytes(cloud.authority.ca_file.read_bytes())
-    said = router.documented("rae.md", "dmpctl enroll --certificate client.crt --ca")
+    said = router.documented(guide.page, f"dmpctl enroll --certificate {guide.certificate} --ca")
     assert said.splitlines()[-1] == "ready", said
     owners(life)
 
@@ -190,7 +209,7 @@ def devices_arrive(life: Life) -> None:
     life.plug_in(1, 2)
     life.until_devices(1, 2)
     life.check_nothing_lost()
-    assert life.router.run("dmpctl", "local", "status").count("connected") == 1
+    assert life.router.documented(life.guide.page, "dmpctl local status").count("connected") == 1
 
 
 def dnsmasq_tells_of_leases(life: Life) -> None:
@@ -204,6 +223,12 @@ def dnsmasq_tells_of_leases(life: Life) -> None:
     assert "dhcp-script=/usr/lib/dmpd/lease-hook\n" in drop_in.read_text()
     router.run("dmpctl", "local", "setup-dnsmasq", "--undo")
     assert not drop_in.exists()
+
+
+def metrics_over_its_socket(life: Life) -> None:
+    life.router.apt("install", "curl")
+    said = life.router.documented("operations.md", "curl --unix-socket")
+    assert "\ndmpd_local_registry_connected_raes 1.0\n" in said
 
 
 def certificate_renewed(life: Life) -> None:
@@ -279,7 +304,7 @@ def removed_and_installed_again(life: Life, deb: Path) -> None:
     assert (router.root / "var/lib/dmpd/registry.db").exists()
     router.install(deb)
     life.until_ready()
-    life.until_devices(1, 2, 3, 4)
+    life.until_devices(*(int(name.removeprefix("dut-")) for name in sessions))
     assert {name: one["session"] for name, one in life.devices().items()} == sessions
 
 

@@ -33,16 +33,22 @@ BUILDS = {"amd64": "make deb", "arm64": "make deb ARCH=arm64"}
 MADE = ROOT / "build/deb"
 BUILD_S = 600
 ROOT_S = 600
-IMPORTS = """
+COMPILED = """
 import sys
 sys.path[0:0] = ["/usr/lib/dmpd/app", "/usr/lib/dmpd/vendor"]
-import dmpd.local_registry.daemon, dmpd.local_registry.sources.neighbours, dmpd.runtime.mqtt, msgspec, orjson, paho
-import platform
-places = {module.__file__.rpartition("/usr/lib/")[2].split("/")[1] for module in (msgspec, orjson, paho)}
-assert places == {"vendor"}, places
+import msgspec, orjson, platform
 assert msgspec.json.decode(orjson.dumps({"a": 1})) == {"a": 1}
 print(f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine())
 """
+"""Loads the modules that are of one architecture and one CPython; says which."""
+IMPORTS = (
+    COMPILED
+    + """
+import dmpd.local_registry.daemon, dmpd.local_registry.sources.neighbours, dmpd.runtime.mqtt, paho
+places = {module.__file__.rpartition("/usr/lib/")[2].split("/")[1] for module in (msgspec, orjson, paho)}
+assert places == {"vendor"}, places
+"""
+)
 
 
 def need_tools(tools: Sequence[str] = TOOLS) -> None:
@@ -77,8 +83,9 @@ def built(arch: str) -> Path:
 
 
 def build_again(arch: str, folder: Path) -> Path:
-    """Build anew, in another place."""
-    run("packaging/deb.sh", arch, folder)
+    """Build anew: elsewhere, without a network, by somebody with another umask, time zone, language and home."""
+    elsewhere = ["unshare", "--net", "env", "TZ=Pacific/Auckland", "LC_ALL=C", f"HOME={folder}"]
+    run(*elsewhere, "sh", "-c", 'umask 077 && exec packaging/deb.sh "$@"', "sh", arch, folder)
     (deb,) = folder.glob("*.deb")
     return deb
 

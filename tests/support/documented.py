@@ -26,10 +26,10 @@ def command(page: str, beginning: str, **words: str) -> str:
     return line
 
 
-def unsaid(test: str) -> set[str]:
-    """What stands in blocks that ``test`` (a file's path in the repository) says it runs, and was not asked for."""
-    blocks = document_blocks.of_kind(test)
-    assert blocks, f"no block is marked as run by {test}"
+def unsaid(test: str, *pages: str) -> set[str]:
+    """What stands in blocks of ``pages`` that ``test`` (a file of the repository) runs, and was not asked for."""
+    blocks = [one for one in document_blocks.of_kind(test) if one.document.removeprefix("docs/") in pages]
+    assert {one.document.removeprefix("docs/") for one in blocks} == set(pages), f"blocks that {test} is said to run"
     return {line for one in blocks for line in one.commands} - SAID
 
 

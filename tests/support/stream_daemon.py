@@ -99,13 +99,13 @@ class StreamDaemon:
         return self.status["partitions"].get(str(partition), {}).get("worker_pid")
 
 
-def wait_for(condition, what, *, timeout_s=30.0):
+def wait_for(condition, what, *, timeout_s=30.0, poll_s=0.02):
     """Wait until ``condition()`` is true and return it; fails with ``what`` (text, or called for it) if it never is."""
     deadline_s = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > deadline_s:
             raise AssertionError(f"not within {timeout_s} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
+        time.sleep(poll_s)
     return found
 
 

@@ -45,6 +45,8 @@ class PutUser(Struct, frozen=True, tag=True):
     user: str
     rules: tuple[str, ...]
     exists: bool
+    whole: frozenset[str] = frozenset()
+    """Those of ``rules`` that are for a whole RAE: what any other allows counts before what these deny."""
 
 
 class DropUser(Struct, frozen=True, tag=True):
@@ -116,8 +118,8 @@ class RuleBroker(Protocol):
         When one is refused, each of the others was done or not: read again.
         """
 
-    async def kick(self, principal: str, *, rules: tuple[str, ...] | None) -> None:
-        """End the connection of ``principal``, if it has one; ``rules``: what it holds, ``None`` if it is no user.
+    async def kick(self, principal: str, *, again: PutUser | None) -> None:
+        """End the connection of ``principal``, if it has one; ``again``: what it holds, ``None`` if it is no user.
 
         Raises:
             BrokerGoneError, BrokerRefusedError: As ``apply``.

@@ -93,7 +93,7 @@ class DynsecBroker:
         return Held(
             base=base is not None and dynsec_rules.is_base(base) and _all_denied(defaults),
             rules=rules,
-            users={client["username"]: dynsec_rules.rules_of(client) for client in clients},
+            users={client["username"]: dynsec_rules.rules_of(client, rules) for client in clients},
         )
 
     async def apply(self, change: Change) -> None:
@@ -105,9 +105,9 @@ class DynsecBroker:
     async def apply_all(self, changes: Sequence[Change]) -> None:
         await self._ask_all([dynsec_rules.command(change) for change in changes])
 
-    async def kick(self, principal: str, *, rules: tuple[str, ...] | None) -> None:
-        if rules is not None:
-            await self.apply(PutUser(principal, rules, exists=True))
+    async def kick(self, principal: str, *, again: PutUser | None) -> None:
+        if again is not None:
+            await self.apply(again)
             return
         await self._ask({"command": "createClient", "username": principal})
         await self.apply(DropUser(principal))  # it is this that ends a connection

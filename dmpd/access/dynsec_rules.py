@@ -20,7 +20,10 @@ ROLE_PREFIX: Final = "g-"
 ANY_SESSION: Final = "+"
 
 _BASE_PRIORITY: Final = -1
-_RULE_PRIORITY: Final = 1
+_WHOLE_PRIORITY: Final = 1
+"""Of a rule for a whole RAE, which denies some commands."""
+_RULE_PRIORITY: Final = 2
+"""Of a rule for one session, which denies nothing: what it allows counts, whatever the other one denies."""
 _LISTED_PRIORITY: Final = -1
 """What the plugin means when it lists a role of a client without a priority."""
 _ENDS_AT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -80,13 +83,13 @@ def command(change: Change) -> dict[str, Any]:
             }
         case DropRule(name=name):
             return {"command": "deleteRole", "rolename": role_name_of(name)}
-        case PutUser(user=user, rules=rules, exists=exists):
+        case PutUser(user=user, rules=rules, exists=exists, whole=whole):
             return {
                 "command": "modifyClient" if exists else "createClient",
                 "username": user,
                 "roles": [
                     {"rolename": BASE_ROLE, "priority": _BASE_PRIORITY},
-                    *({"rolename": role_name_of(name), "priority": _RULE_PRIORITY} for name in rules),
+                    *({"rolename": role_name_of(name), "priority": _priority(name in whole)} for name in rules),
                 ],
             }
         case DropUser(name=name):
@@ -132,16 +135,27 @@ def is_base(role: Mapping[str, Any]) -> bool:
     return sorted(_listed_acls(role)) == sorted(BASE_ACLS)
 
 
-def rules_of(client: Mapping[str, Any]) -> frozenset[str] | None:
-    """The names of the rules that a listed client holds; ``None`` if it holds anything else, or not the base."""
+def rules_of(client: Mapping[str, Any], known: Mapping[str, Rule | None]) -> frozenset[str] | None:
+    """The names of the rules that a listed client holds; ``None`` if it holds anything else, or not as it should.
+
+    ``known``: the broker's rules by name.
+    """
     held = {(role["rolename"], role.get("priority", _LISTED_PRIORITY)) for role in client.get("roles", ())}
     rules = {(role, priority) for role, priority in held if role != BASE_ROLE}
     is_sound = (BASE_ROLE, _BASE_PRIORITY) in held and all(
-        _is_ours(role) and priority == _RULE_PRIORITY for role, priority in rules
+        _is_ours(role) and priority == _priority(_is_whole(known.get(rule_name(role)))) for role, priority in rules
     )
     if not is_sound or client.get("groups") or client.get("disabled"):
         return None
     return frozenset(rule_name(role) for role, _ in rules)
+
+
+def _is_whole(rule: Rule | None) -> bool:
+    return rule is not None and rule.session is None
+
+
+def _priority(is_whole: bool) -> int:  # noqa: FBT001 - private, and named where it is called
+    return _WHOLE_PRIORITY if is_whole else _RULE_PRIORITY
 
 
 def _is_ours(role: str) -> bool:

@@ -133,10 +133,9 @@ class MemoryRules:
 
     def _lines(self, principal: str) -> Iterator[Acl]:
         """Of all that the principal holds, in the order in which they decide."""
-        for name in sorted(self.held.users[principal] or ()):
-            rule: Rule | None = self.held.rules.get(name)
-            if rule is not None:
-                yield from sorted(acls(rule), key=lambda line: -line.priority)
+        found = [self.held.rules.get(name) for name in self.held.users[principal] or ()]
+        for rule in sorted((rule for rule in found if rule is not None), key=_precedence):
+            yield from sorted(acls(rule), key=lambda line: -line.priority)
         yield from BASE_ACLS
 
 
@@ -161,9 +160,9 @@ class MemoryRuleBroker:
         for change in changes:
             self._server.do(change)
 
-    async def kick(self, principal: str, *, rules: tuple[str, ...] | None) -> None:
+    async def kick(self, principal: str, *, again: PutUser | None) -> None:
         await self._turn()
-        if rules is not None and principal not in self._server.held.users:
+        if again is not None and principal not in self._server.held.users:
             raise BrokerRefusedError("Client not found")
         self._server.kick(principal)
 
@@ -182,6 +181,11 @@ class MemoryRuleBroker:
         if self.closed.done():
             turn.cancel()
             raise BrokerGoneError(self.closed.result())
+
+
+def _precedence(rule: Rule) -> tuple[bool, str]:
+    """Those for one session come before those for a whole RAE."""
+    return rule.session is None, rule.grant
 
 
 def _matches(line: Acl, topic: str) -> bool:

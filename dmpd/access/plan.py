@@ -58,6 +58,13 @@ def changes(target: Wanted, held: Held) -> list[Change]:
     return found
 
 
+def put_user(user: str, names: Iterable[str], rules: Mapping[str, Rule | None], *, exists: bool) -> PutUser:
+    """``user`` shall hold ``names``; ``rules`` has all of them."""
+    ordered = tuple(sorted(names))
+    whole = frozenset(name for name in ordered if (rule := rules.get(name)) is not None and rule.session is None)
+    return PutUser(user, ordered, exists=exists, whole=whole)
+
+
 def reductions(target: Wanted, held: Held) -> list[Change]:
     """Those of ``changes``, at its beginning, that take something away."""
     return ([] if held.base else [PutBase()]) + list(_reductions(target, held, _names_by_user(target)))
@@ -88,7 +95,7 @@ def _reductions(target: Wanted, held: Held, names_of: Mapping[str, frozenset[str
             continue
         kept = _kept(target, held, names_of.get(user, frozenset()), has)
         if has is None or has - kept:
-            yield PutUser(user, tuple(sorted(kept)), exists=True)
+            yield put_user(user, kept, target.rules, exists=True)
     for name, rule in sorted(target.rules.items()):
         now_there = held.rules.get(name)
         if now_there is not None and now_there != rule and _allows_more(now_there, rule):
@@ -114,7 +121,7 @@ def _additions(target: Wanted, held: Held, names_of: Mapping[str, frozenset[str]
             rule = target.rules[name]
             if held.rules.get(name) != rule:
                 yield PutRule(rule, exists=name in held.rules)
-        yield PutUser(user, tuple(sorted(names_of.get(user, ()))), exists=exists)
+        yield put_user(user, names_of.get(user, ()), target.rules, exists=exists)
 
 
 def _widenings(target: Wanted, held: Held) -> Iterator[Change]:

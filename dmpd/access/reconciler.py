@@ -27,7 +27,7 @@ from dmpd.access.broker import (
 from dmpd.access.clock import GrantClock
 from dmpd.access.exchange import Kick, Snapshot
 from dmpd.access.journal import Journal
-from dmpd.access.plan import Wanted, changes, difference, is_user, reductions, still_allowed, wanted
+from dmpd.access.plan import Wanted, changes, difference, is_user, put_user, reductions, still_allowed, wanted
 from dmpd.access.settings import AccessSettings
 from dmpd.model.grants import Grant, next_change_at, rules
 from dmpd.runtime.errors import UnavailableError
@@ -245,8 +245,9 @@ class Reconciler:
             return False
         assert self._held is not None
         held = self._held.users.get(kick.principal)
+        again = None if held is None else put_user(kick.principal, held, self._held.rules, exists=True)
         try:
-            await broker.kick(kick.principal, rules=None if held is None else tuple(sorted(held)))
+            await broker.kick(kick.principal, again=again)
         except BrokerRefusedError as error:
             metrics.refusals.inc()
             _log.warning("the broker refuses to end the connection of %s: %s", kick.principal, error)

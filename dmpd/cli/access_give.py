@@ -93,7 +93,8 @@ def run_grant(args: argparse.Namespace) -> int:
         try:
             return _granted(connection, made, args)
         except KeyboardInterrupt:
-            if args.wait and made.starts_at > query.clock(connection):
+            [current] = store.grants_named(connection, made.id)  # it may have moved up, and begun
+            if args.wait and current.starts_at > query.clock(connection):
                 store.revoke(connection, made.id, by=args.by, why="left the queue")
                 _warn("left the queue")
                 return exit_codes.INTERRUPTED

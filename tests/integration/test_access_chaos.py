@@ -241,7 +241,7 @@ def test_nobody_gets_more_or_less_than_granted_whatever_dies():
         tasks = [asyncio.create_task(worker.run()) for worker in workers]
         chaos = Chaos(rig, postgres, history, dice)
         await chaos.run(time.monotonic() + CHAOS_S)
-        await asyncio.sleep(15)
+        await asyncio.sleep(5)
         for task in tasks:
             assert not task.done(), task
             task.cancel()

@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import subprocess
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -46,23 +48,35 @@ def ctl(rig, capsys):
 
 def test_an_operators_afternoon(rig, ctl):
     """Grant, look, extend, explain, revoke; each answers when the broker has done it."""
-    done = ctl("grant", "u-day", "--rae", "R1", "--session", S1, "--command", "--for", "2h", "--why", "demo", "--json")
+    done = ctl("grant", "u-day", "--rae", "R5", "--session", S1, "--command", "--for", "2h", "--why", "demo", "--json")
     made = json.loads(done.stdout)
     assert (made["user"], made["level"], made["broker"]) == ("u-day", "command", True)
     assert 0 <= made["after_s"] < 10
-    assert "nothing was ever heard of RAE R1" in done.stderr
+    assert "nothing was ever heard of RAE R5" in done.stderr
     assert made["id"] in {row["id"] for row in json.loads(ctl("list", "--user", "u-day", "--json").stdout)}
     told = ctl("extend", made["id"][:8], "--for", "1h").stdout
-    assert re.search(r"u-day command R1/7b0a.* until .*: extended after \d+\.\d\d s", told)
-    why = json.loads(ctl("explain", "u-day", S1, "--rae", "R1", "--json").stdout)
+    assert re.search(r"u-day command R5/7b0a.* until .*: extended after \d+\.\d\d s", told)
+    why = json.loads(ctl("explain", "u-day", S1, "--rae", "R5", "--json").stdout)
     assert (why["sees"], why["commands"]) == (True, True)
     assert f"its rule g-{made['id']} is in the broker since" in " ".join(why["why"])
-    assert "has no grant for it" in ctl("explain", "u-other", S1, "--rae", "R1", code=1).stdout
+    assert "has no grant for it" in ctl("explain", "u-other", S1, "--rae", "R5", code=1).stdout
+    between = rig.events("in force")[-1][1].isoformat()
     assert ": over after" in ctl("revoke", made["id"], "--why", "done").stdout
     codes = [line["code"] for line in json.loads(ctl("audit", "--grant", made["id"], "--json").stdout)]
     assert codes == ["granted", "in force", "extended", "updated", "revoked", "ended"]
     [past] = json.loads(ctl("list", "--user", "u-day", "--past", "--json").stdout)
     assert past["state"] == "ended"
+    [then] = json.loads(ctl("list", "--rae", "R5", "--at", between, "--json").stdout)
+    assert (then["id"], then["state"]) == (made["id"], "in force")
+    for words in (
+        ("--at", "2020-01-01T00:00:00Z"),
+        ("--at", between, "--rae", "R2"),
+        ("--at", between, "--user", "u-x"),
+    ):
+        ctl("list", *words, code=1)
+    ctl("audit", "--user", "u-day", "--since", "2099-01-01T00:00:00Z", code=1)
+    ctl("audit", "--user", "u-other", code=1)
+    assert len(json.loads(ctl("audit", "--user", "u-day", "--lines", "2", "--json").stdout)) == 2
     assert json.loads(ctl("reconcile", "--dry-run", "--json").stdout) == {"count": 0, "changes": []}
 
 
@@ -71,33 +85,30 @@ def test_one_commander_at_a_time(rig, ctl):
     first = json.loads(ctl("grant", "u-one", *words, "--for", "1h").stdout)
     refused = json.loads(ctl("grant", "u-two", *words, "--for", "1h", code=4).stdout)
     assert [one["user"] for one in refused["holders"]] == ["u-one"]
-    waiting = subprocess.Popen(
-        [
-            str(BIN / "dmpctl"),
-            "access",
-            "grant",
-            "u-two",
-            *words,
-            "--wait",
-            "--for",
-            "1h",
-            "--config",
-            str(rig.daemon.config),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with waiting:
-        try:
-            assert any("stands in the queue" in line for line in waiting.stderr), "it never stood in the queue"
-            ctl("revoke", first["id"])
-            said, _ = waiting.communicate(timeout=60)
-        finally:
-            waiting.kill()
-    assert waiting.returncode == 0
+    with in_the_queue(rig, "u-two", *words) as second, in_the_queue(rig, "u-three", *words) as third:
+        third.send_signal(signal.SIGINT)
+        assert third.wait(60) == 6
+        assert "left the queue" in third.stderr.read()
+        ctl("revoke", first["id"])
+        said, _ = second.communicate(timeout=60)
+    assert second.returncode == 0
     assert json.loads(said)["broker"] is True
     ctl("revoke", json.loads(said)["id"])
+    [gone] = json.loads(ctl("list", "--user", "u-three", "--past", "--json").stdout)
+    assert (gone["state"], gone["queued"]) == ("ended", True)
+    assert gone["ended_at"] < gone["starts_at"]
+
+
+@contextmanager
+def in_the_queue(rig, user, *words):
+    """``dmpctl access grant --wait`` for an hour, which has said that it waits."""
+    command = [BIN / "dmpctl", "access", "grant", user, *words, "--wait", "--for", "1h", "--config", rig.daemon.config]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        try:
+            assert any("stands in the queue" in line for line in waiting.stderr), "it never stood in the queue"
+            yield waiting
+        finally:
+            waiting.kill()
 
 
 @pytest.mark.parametrize(

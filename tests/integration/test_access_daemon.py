@@ -2,36 +2,22 @@
 
 import asyncio
 import time
-from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from dmpd.access import dynsec, exchange, store
 from tests.support import yardstick
-from tests.support.access import AccessDaemon, access_rig
+from tests.support.access import AccessDaemon, access_rig, own_rig
 from tests.support.access_flood import Flood, Watcher, hears_and_commands, last, quiet
 from tests.support.platform import until
-from tests.support.services import only_postgresql, public_folder, start_postgres
+from tests.support.services import only_postgresql, public_folder
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(700)]
 
-BESIDE = 2.0
-"""How much longer what keeps the broker busy all the time takes beside the two other tests of ``make test-all``; the
-bars themselves are for a machine of two cores that does nothing else, and the tests print what was reached."""
 LATEST_S = 1.0
 """After its end nothing of a grant is delivered or accepted later than this."""
 AGAIN_S = 3.0
 """The same, after a restart of a daemon that cannot ask the database."""
-
-
-@contextmanager
-def own_rig():
-    """Broker, database server and daemon of this test alone, to be harmed."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(public_folder())
-        server = stack.enter_context(start_postgres(folder))
-        database = stack.enter_context(server.database())
-        yield stack.enter_context(access_rig(folder, database)), server
 
 
 @pytest.fixture(scope="module")
@@ -182,116 +168,3 @@ def test_grants_end_without_the_database_and_after_kill_9_too():
 
     with own_rig() as (rig, server):
         asyncio.run(main(rig, server))
-
-
-@pytest.mark.slow
-def test_a_broker_that_comes_back_empty_is_filled_again():
-    """500 grants of 100 users: all back within 10 s of its start; the RAEs go on by the acl_file meanwhile."""
-
-    async def main(rig):
-        rig.fill(500, 100)
-        until(lambda: len(rig.events("in force")) == 500, "500 rules", timeout_s=200)
-        await asyncio.to_thread(rig.broker.process.kill)
-        (rig.broker.folder / "dynsec.json").unlink()
-        await asyncio.to_thread(rig.broker.process.start)
-        started_s = time.monotonic()
-        rae = await rig.party("R1").connect()
-        assert await rae.publish("dmp/v1/R1/rae/info") == 0
-        await asyncio.to_thread(until, lambda: len(rig.events("in force")) >= 1000, "500 rules again", 200)
-        took_s = time.monotonic() - started_s
-        assert await rae.publish("dmp/v1/R1/rae/info") == 0
-        await rae.gone()
-        print(f"empty broker: 500 grants of 100 users back after {took_s:.1f} s")
-        assert took_s < 10 * yardstick.slowness() * BESIDE
-
-    with own_rig() as (rig, _):
-        asyncio.run(main(rig))
-
-
-@pytest.mark.slow
-def test_two_thousand_grants_from_nothing_and_raes_hardly_notice():
-    """In 60 s; meanwhile RAE publish to PUBACK p99 at most 50 ms, worst 250 ms."""
-
-    async def main(rig):
-        rae = await rig.party("R1").connect()
-        waited: list[float] = []
-
-        async def publish():
-            while True:
-                begun_s = time.perf_counter()
-                await rae.publish("dmp/v1/R1/rae/info")
-                waited.append(time.perf_counter() - begun_s)
-                await asyncio.sleep(0.01)
-
-        rig.fill(2000, 200)
-        publishing = asyncio.create_task(publish())
-        begun_s = time.monotonic()
-        await asyncio.to_thread(until, lambda: rig.daemon.is_done(rules=2000), "2,000 rules", 500)
-        took_s = time.monotonic() - begun_s
-        publishing.cancel()
-        await rae.gone()
-        waited.sort()
-        p99, worst = waited[int(len(waited) * 0.99)], waited[-1]
-        print(
-            f"2,000 grants of 200 users: {took_s:.1f} s; PUBACK n={len(waited)} p99 {p99 * 1e3:.1f} ms,"
-            f" worst {worst * 1e3:.0f} ms"
-        )
-        slowness = yardstick.slowness()
-        assert took_s < 60 * slowness * BESIDE
-        assert p99 < 0.050 * slowness * BESIDE
-        assert worst < 0.250 * slowness * BESIDE
-
-    with own_rig() as (rig, _):
-        asyncio.run(main(rig))
-
-
-@pytest.mark.slow
-def test_in_force_within_two_seconds_and_over_within_one_with_500_grants_present():
-    """52 grants of two users, half of them revoked and half ended by time, on a session that is flooded."""
-
-    async def one(rig, watcher, late, *, is_timed):
-        """A grant from its beginning: how late the last thing was that he got."""
-        made = await asyncio.to_thread(rig.grant, watcher.user, level="command", s=3 if is_timed else 600)
-        if is_timed:
-            over = made.ends_at.timestamp()
-            await asyncio.sleep(max(0.0, over - time.time()))
-        else:
-            await hears_and_commands(watcher)
-            await asyncio.to_thread(rig.revoke, made.id)
-            over = time.time()
-        await quiet(watcher, for_s=1.2)
-        if last(watcher) > made.starts_at.timestamp():
-            late.append(last(watcher) - over)
-
-    async def user(rig, name, late):
-        async with Watcher(rig, name) as watcher:
-            await asyncio.to_thread(until, lambda: watcher.party is not None, "he tries")
-            for number in range(26):
-                await one(rig, watcher, late, is_timed=number % 2 == 0)
-
-    async def main(rig):
-        rig.fill(500, 100)
-        until(lambda: rig.daemon.is_done(rules=500), "500 rules", timeout_s=200)
-        late: list[float] = []
-        async with Flood(rig) as flood:
-            begun_s = time.monotonic()
-            await asyncio.gather(*(user(rig, f"u-{number}", late) for number in range(2)))
-            per_s = flood.sent / (time.monotonic() - begun_s)
-
-        def mine(code):
-            return [row for row in rig.events(code) if len(row[0]) == 12]
-
-        until(lambda: len(mine("in force")) >= 40, "the audit")
-        early = sorted(detail["after_s"] for _, _, detail in mine("in force"))
-        late.sort()
-        print(f"in force n={len(early)} median {early[len(early) // 2]:.3f} worst {early[-1]:.3f} s")
-        print(
-            f"last after the end n={len(late)} median {late[len(late) // 2]:.3f} worst {late[-1]:.3f} s; {per_s:.0f}/s"
-        )
-        assert len(late) >= 40, "the timed ones of a busy machine may end before they are felt"
-        slowness = yardstick.slowness()
-        assert early[-1] < 2 * slowness
-        assert late[-1] < LATEST_S * slowness
-
-    with own_rig() as (rig, _):
-        asyncio.run(main(rig))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from dmpd.model.grants import commander, may_command, may_see, next_change_at, rules, state_of
+from dmpd.model.grants import may_command, may_see, next_change_at, rules, state_of
 from dmpd.model.topics import RAE_SESSION
 from tests.support.grants import RAES, S1, S2, USERS, at, grant, grants
 
@@ -50,13 +50,22 @@ def test_nobody_is_allowed_anything_but_by_a_grant_in_force(found, minute):
 
 
 @given(grants(), minutes)
-def test_an_exclusive_grant_leaves_one_commander(found, minute):
+def test_while_somebody_holds_it_alone_nobody_else_commands(found, minute):
+    """The older one of two, which the store never makes."""
     now = at(minute)
-    held = [one for one in found if one.is_in_force(now)]
     for rae, session in PLACES:
-        if commander(held, rae, session) is not None:
-            able = [user for user in USERS if may_command(found, user, rae, session, now)]
-            assert able == [commander(held, rae, session)]
+        alone = [
+            one
+            for one in found
+            if one.level == "exclusive" and one.is_in_force(now) and one.covers(rae, session) and session != RAE_SESSION
+        ]
+        able = [user for user in USERS if may_command(found, user, rae, session, now)]
+        if alone:
+            assert able == [min(alone, key=lambda one: (one.created_at, one.id)).user]
+        else:
+            may = [one for one in found if one.commands and one.is_in_force(now) and one.covers(rae, session)]
+            named = {one.user for one in may if one.session is not None or session != RAE_SESSION}
+            assert set(able) == named, "everybody who was given it"
 
 
 @given(grants(), minutes, st.data())
@@ -103,6 +112,16 @@ def test_a_start_in_the_future_gives_nothing_before():
     assert may_command([later], "u-a", "R1", S1, at(10))
     assert not may_command([later], "u-a", "R1", S1, at(60))
     assert state_of(later, at(60)) == "ended"
+
+
+def test_a_revoked_grant_gives_nothing_from_then_on():
+    revoked = grant(level="exclusive", end=60, ended_at=at(10))
+    assert may_command([revoked], "u-a", "R1", S1, at(9.999))
+    assert next_change_at([revoked], at(9)) == at(10)
+    assert not may_see([revoked], "u-a", "R1", S1, at(10))
+    assert rules([revoked], at(10)) == []
+    assert state_of(revoked, at(10)) == "ended"
+    assert may_command([revoked, grant("bbbb", "u-b", level="command")], "u-b", "R1", S1, at(10))
 
 
 def test_a_grant_does_not_follow_a_merge():

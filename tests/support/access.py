@@ -7,7 +7,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from dmpd.runtime.mqtt import Message, MqttClient, MqttUnreachableError
 from dmpd.runtime.settings import DatabaseSettings
 from tests.support.grants import S1
 from tests.support.platform import BIN, until
-from tests.support.services import MosquittoService, start_mosquitto, unavailable
+from tests.support.services import (
+    MosquittoService,
+    PostgreSQLService,
+    public_folder,
+    start_mosquitto,
+    start_postgres,
+    unavailable,
+)
 
 PLUGIN = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
 WAIT_S = 20.0
@@ -273,3 +280,13 @@ def access_rig(
             yield rig
         finally:
             daemon.stop()
+
+
+@contextmanager
+def own_rig() -> "Iterator[tuple[AccessRig, PostgreSQLService]]":
+    """Broker, database server and daemon of this test alone, to be harmed."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(public_folder())
+        server = stack.enter_context(start_postgres(folder))
+        database = stack.enter_context(server.database())
+        yield stack.enter_context(access_rig(folder, database)), server

@@ -1,0 +1,164 @@
+"""``dmpd access`` among hundreds and thousands of grants: how soon, how late, and what RAEs notice of it."""
+
+import asyncio
+import time
+import uuid
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+
+from tests.support import yardstick
+from tests.support.access import own_rig
+from tests.support.access_flood import Flood, Watcher, hears_and_commands, last, quiet
+from tests.support.platform import until
+
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(700)]
+
+BESIDE = 2.0
+"""How much longer what keeps the broker busy all the time takes beside the two other tests of ``make test-all``; the
+bars themselves are for a machine of two cores that does nothing else, and the tests print what was reached."""
+IN_FORCE_S = 2.0
+LATEST_S = 1.0
+"""After its end nothing of a grant is delivered or accepted later than this."""
+MANY = 500
+WATCHERS, EACH = 3, 18
+"""Users who are given the flooded session so often, one grant after the other."""
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """500 grants of 100 users are in force, and stay so."""
+    with own_rig() as (rig, _):
+        rig.fill(MANY, 100)
+        until(lambda: rig.daemon.is_done(rules=MANY), "500 rules", timeout_s=200)
+        yield rig
+
+
+@asynccontextmanager
+async def publishing(rig):
+    """A RAE that says something each 10 ms, all of which the broker takes; yields the seconds that each PUBACK took."""
+    rae = await rig.party("R1").connect()
+    waited: list[float] = []
+
+    async def publish():
+        while True:
+            begun_s = time.perf_counter()
+            assert await rae.publish("dmp/v1/R1/rae/info") == 0
+            waited.append(time.perf_counter() - begun_s)
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(publish())
+    try:
+        yield waited
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await rae.gone()
+
+
+def test_a_broker_that_comes_back_empty_is_filled_again(crowded):
+    """500 grants of 100 users: all back within 10 s of its start; the RAEs go on by the acl_file meanwhile."""
+
+    async def main(rig):
+        before = len(rig.events("in force"))
+        await asyncio.to_thread(rig.broker.process.kill)
+        (rig.broker.folder / "dynsec.json").unlink()
+        await asyncio.to_thread(rig.broker.process.start)
+        started_s = time.monotonic()
+        async with publishing(rig) as waited:
+            await asyncio.to_thread(until, lambda: len(rig.events("in force")) >= before + MANY, "500 rules again", 200)
+            took_s = time.monotonic() - started_s
+            assert len(waited) > took_s, "the RAE went on"
+        user = await rig.party("u-fill-0001").connect()
+        assert await user.subscribe(f"dmp/v1/RAE-01/{uuid.UUID(int=1)}/info") == [1]
+        assert await user.subscribe(f"dmp/v1/RAE-02/{uuid.UUID(int=2)}/info") == [0x87]
+        await user.gone()
+        print(f"empty broker: 500 grants of 100 users back after {took_s:.1f} s")
+        assert took_s < 10 * yardstick.slowness() * BESIDE
+
+    asyncio.run(main(crowded))
+
+
+def test_two_thousand_grants_from_nothing_and_raes_hardly_notice():
+    """In 60 s; meanwhile RAE publish to PUBACK p99 at most 50 ms, worst 250 ms."""
+
+    async def main(rig):
+        async with publishing(rig) as waited:
+            rig.fill(2000, 200)
+            begun_s = time.monotonic()
+            await asyncio.to_thread(until, lambda: rig.daemon.is_done(rules=2000), "2,000 rules", 500)
+            took_s = time.monotonic() - begun_s
+        waited.sort()
+        p99, worst = waited[int(len(waited) * 0.99)], waited[-1]
+        print(
+            f"2,000 grants of 200 users: {took_s:.1f} s; PUBACK n={len(waited)} p99 {p99 * 1e3:.1f} ms,"
+            f" worst {worst * 1e3:.0f} ms"
+        )
+        slowness = yardstick.slowness()
+        assert took_s < 60 * slowness * BESIDE
+        assert p99 < 0.050 * slowness * BESIDE
+        assert worst < 0.250 * slowness * BESIDE
+
+    with own_rig() as (rig, _):
+        asyncio.run(main(rig))
+
+
+class Figures(NamedTuple):
+    """Of one grant after the other, seconds."""
+
+    felt: list[float]
+    """From its start to the first message that he got."""
+    late: list[float]
+    """From its end to the last thing that he was given."""
+
+
+async def one_grant(rig, watcher, figures, *, is_timed):
+    made = await asyncio.to_thread(rig.grant, watcher.user, level="command", s=3 if is_timed else 600)
+    if is_timed:
+        over = made.ends_at.timestamp()
+        await asyncio.sleep(max(0.0, over - time.time()))
+    else:
+        await hears_and_commands(watcher)
+        await asyncio.to_thread(rig.revoke, made.id)
+        over = time.time()
+    await quiet(watcher, for_s=1.2)
+    began = made.starts_at.timestamp()
+    if last(watcher) > began:
+        figures.late.append(last(watcher) - over)
+        figures.felt.extend([at - began for at in watcher.heard_at if at > began][:1])
+
+
+async def user(rig, name, figures):
+    async with Watcher(rig, name) as watcher:
+        await asyncio.to_thread(until, lambda: watcher.party is not None, "he tries")
+        for number in range(EACH):
+            await one_grant(rig, watcher, figures, is_timed=number % 2 == 0)
+
+
+def test_in_force_within_two_seconds_and_over_within_one_with_500_grants_present(crowded):
+    """Half of 54 grants of three users are revoked, half end by time, on a session that is flooded."""
+    rig, figures = crowded, Figures([], [])
+
+    async def main():
+        async with Flood(rig) as flood:
+            begun_s = time.monotonic()
+            await asyncio.gather(*(user(rig, f"u-{number}", figures) for number in range(WATCHERS)))
+            return flood.sent / (time.monotonic() - begun_s)
+
+    def in_force():
+        """As the audit says; not those that were there before, whose ids are shorter."""
+        return sorted(detail["after_s"] for grant, _, detail in rig.events("in force") if len(grant) == 12)
+
+    per_s = asyncio.run(main())
+    until(lambda: len(in_force()) == WATCHERS * EACH, "the audit has all")
+    for what, found in (("in force", in_force()), ("felt", figures.felt), ("last after the end", figures.late)):
+        found.sort()
+        print(f"{what}: n={len(found)} median {found[len(found) // 2]:.3f} worst {found[-1]:.3f} s; {per_s:.0f}/s")
+    slowness = yardstick.slowness()
+    assert len(figures.late) >= WATCHERS * EACH - 10, "the timed ones of a busy machine may end before they are felt"
+    assert per_s > 900 / slowness
+    assert in_force()[-1] < IN_FORCE_S * slowness
+    assert figures.felt[-1] < IN_FORCE_S * slowness
+    assert figures.late[-1] < LATEST_S * slowness

@@ -4,7 +4,7 @@ import argparse
 from typing import Final
 
 from tests.bench.report import Figure, publish
-from tests.bench.stream import broker, idle, isolation, latency, memory, path, pauses, refetch, ring
+from tests.bench.stream import broker, idle, isolation, latency, memory, path, pauses, rebalance, refetch, ring
 from tests.bench.stream.size import SHORT, WHOLE
 
 GROUPS: Final = {
@@ -15,6 +15,7 @@ GROUPS: Final = {
     "memory": memory.measure,
     "refetch": refetch.measure,
     "pauses": pauses.measure,
+    "rebalance": rebalance.measure,
     "idle_cpu": idle.measure,
 }
 """What ``--only`` takes. ``path`` brings ``path_defaults``."""

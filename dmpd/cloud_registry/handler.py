@@ -35,7 +35,7 @@ def make(partition: int, argument: bytes) -> Handler:
     return CloudRegistryHandler(partition, msgspec.json.decode(argument, type=WorkerSettings))
 
 
-_WIDE_BYTES: Final = 8 << 20
+_WIDE_BYTES: Final = 16 << 20
 """The more updates of a session fall into one batch, the fewer rows are written for each."""
 _ENOUGH_BYTES: Final = 2 << 20
 _ENOUGH_PER_KEY: Final = 200

@@ -1,6 +1,6 @@
 """The channel between parent and worker: one SOCK_SEQPACKET pair per worker life, whose end is that life's end.
 
-Down: where the ring is published to, and how many records to take at once.
+Down: where the ring is published to, how many records to take at once, how many more are on their way.
 Up: the worker's state, verdicts, records to produce, where it has released to.
 Messages keep their borders and their order; the kernel orders the ring's memory with them. Positions are the ring's.
 """
@@ -16,7 +16,8 @@ import msgspec
 
 from dmpd.stream.frames import Position
 
-_PUBLISHED: Final = struct.Struct("<QI")
+_PUBLISHED: Final = struct.Struct("<QII")
+_COMING_MAX: Final = (1 << 32) - 1
 _NOTHING: Final = bytes(struct.calcsize("i"))
 """What the kernel answers when no bytes wait to be read."""
 EMIT_BYTES_MAX: Final = 128 * 1024
@@ -86,10 +87,12 @@ class ParentEnd:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def publish(self, position: int, records_max: int) -> bool:
-        """Tell the worker where the ring is published to, how wide batches may be. False = its queue is full."""
+    def publish(self, position: int, records_max: int, coming: int) -> bool:
+        """Tell the worker where the ring is published to, how wide batches may be, how many records are known to come
+        without its doing. False = its queue is full.
+        """
         try:
-            self._socket.send(_PUBLISHED.pack(position, records_max))
+            self._socket.send(_PUBLISHED.pack(position, records_max, min(coming, _COMING_MAX)))
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
@@ -130,6 +133,8 @@ class WorkerEnd:
         self._socket = sock
         self.records_max: int | None = None
         """As last told by the parent; None = nothing was told yet."""
+        self.coming = 0
+        """Records that Kafka has beyond what is published, as last told; 0 also where the ring takes no more."""
 
     def published(self, known: int, *, wait: bool, ask: bool = True) -> int:
         """The newest end of what is published, at least ``known``.
@@ -161,7 +166,7 @@ class WorkerEnd:
         if not data:
             raise ChannelClosedError
         position: int
-        position, self.records_max = _PUBLISHED.unpack(data)
+        position, self.records_max, self.coming = _PUBLISHED.unpack(data)
         return position
 
     def send(self, message: Upward) -> None:

@@ -93,6 +93,11 @@ class StreamConsumer:
         """What else is there; does not wait."""
         return self._client.consume(records_max, 0)
 
+    def log_end(self, partition: int) -> int:
+        """Next offset at the end of the log, as the client's last fetch saw it; negative = not known. Does not wait."""
+        _, high = self._client.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        return int(high)
+
     def pause(self, partitions: Sequence[int]) -> None:
         if partitions:
             self._client.pause(self._list(partitions))

@@ -7,9 +7,8 @@ from typing import Final, NamedTuple
 
 FRAME_OVERHEAD_BYTES: Final = 256
 """More than what packing and padding add to a record that is alone in its frame."""
-FRAME_BYTES_MIN: Final = 2048
-"""What a frame counts for at least, on average. The parent's books about one take 600 bytes outside the ring, whatever
-is in it, so that what may lie in a ring of 8 MiB is never more than 2 MiB of books."""
+_FRAME_BYTES_MIN: Final = 2048
+_FRAMES_MAX: Final = 4096
 _AHEAD_S: Final = 1.0
 """Work that is left when a partition is resumed: records come again after 20 to 100 ms, seldom a second. What is left
 beyond that only makes pauses more frequent, and each throws the client's prefetch away."""
@@ -32,7 +31,7 @@ def marks_for(
     High, by time: what the worker releases in half of ``drain_timeout_s``, so that a drain normally fits its deadline.
     The lower of the two, but never less than the largest record takes: less could place nothing.
 
-    While no rate is known the mark is the largest record or an eighth of the ring (by default both are 1 MiB): a drain
+    While no rate is known the mark is the largest record or an eighth of the ring (by default 2 MiB): a drain
     that comes at once must fit too, whatever the sink's speed. A new assignment does not crawl for it: those are
     thousands of ordinary records, the first release, even of a small batch, makes a rate known (milliseconds where the
     worker is fast), and a partition that was paused is resumed in that turn. At half load so much gathers before the
@@ -49,6 +48,13 @@ def marks_for(
     return Marks(high, max(0, min(low, high - largest)))
 
 
+def frame_bytes_min(ring_bytes: int) -> int:
+    """What a frame counts for at least, on average. The parent's books about one take 600 bytes outside the ring,
+    whatever is in it; what may lie in a ring is never more than 2 MiB of books.
+    """
+    return max(_FRAME_BYTES_MIN, ring_bytes // _FRAMES_MAX)
+
+
 class Flow:
     """Whether one partition is fetched, and where fetching goes on.
 
@@ -59,6 +65,9 @@ class Flow:
     def __init__(self, marks: Marks) -> None:
         self.marks = marks
         """Replaced when the worker's speed is known better."""
+        self._first_marks: Final = marks
+        """Of the time in which the worker's speed was not known."""
+        self._paused_under = marks
         self.paused = False
         self.seek_offset: int | None = None
         """First dropped offset; None = the client's own position is right."""
@@ -77,12 +86,18 @@ class Flow:
         return not self.paused and (self.seek_offset is not None or used_bytes >= self.marks.high_bytes)
 
     def wants_resume(self, used_bytes: int) -> bool:
-        return self.paused and used_bytes <= self.marks.low_bytes
+        """At the low mark; a pause that was only for want of the worker's speed ends when there is room by that."""
+        marks, first = self.marks, self._first_marks
+        low_bytes = marks.low_bytes
+        if self._paused_under is first and marks is not first:
+            low_bytes = max(low_bytes, min(marks.high_bytes // 2, marks.high_bytes - first.high_bytes))
+        return self.paused and used_bytes <= low_bytes
 
     def pause(self, now_s: float) -> None:
         """Note that it is paused from now on."""
         self.paused = True
         self._paused_at_s = now_s
+        self._paused_under = self.marks
 
     def resumed(self, now_s: float) -> int | None:
         """Note the resume; returns where to seek to, or None."""

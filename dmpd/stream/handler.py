@@ -67,9 +67,11 @@ class Handler(Protocol):
     """Handles the records of one partition. All calls come from one thread of one worker process.
 
     A handler that gets cheaper with wide batches may have an attribute ``batch_bytes_wanted``, read before each
-    batch: while records come in bulk, its worker lets them come until so many bytes are there, or no more came for a
-    while, or it waited as long as the last batch took (0.1 to 3 s). It is given about that much at once and no more, so
-    that the ring can fill while it works. A record that comes alone never waits.
+    batch: while records come in bulk, its worker lets them come until so many bytes are there, or it waited as long as
+    the last batch took (0.1 to 3 s; at least 2 s while Kafka is known to have more and the ring has room), or, where
+    no more is known to come, none came for a while. It is given about that much at once and no more, so that the ring
+    can fill while it works. The first batch of a worker is narrow: how fast it is decides how much is let in. A record
+    that comes alone never waits.
     """
 
     def handle(self, records: Sequence[Record], output: Output) -> None:

@@ -16,6 +16,9 @@ from dmpd.stream.outgoing import OutgoingRecords
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
 
+_BULK: Final = 16
+"""Records that came at once: of fewer nobody waits for more."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,8 +67,11 @@ class Intake:
         placed = []
         for number, group in by_partition(records).items():
             if number in now and epochs.get(number) == now[number]:
-                self._place(self._partitions[number], group)
-                placed.append(self._partitions[number])
+                partition = self._partitions[number]
+                if len(group) >= _BULK:
+                    partition.log_end = consumer.log_end(number)
+                self._place(partition, group)
+                placed.append(partition)
             else:
                 self._drop_foreign(number, len(group), consumer)
         return placed

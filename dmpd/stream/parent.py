@@ -385,6 +385,8 @@ class Parent:
         self._drain = Drain(timeout_s=self._settings.drain_timeout_s, since_s=now_s if since_s is None else since_s)
         if self._consumer is not None:
             self._consumer.pause(list(self._partitions))
+        for partition in self._partitions.values():
+            partition.expect_no_more()
 
     def _is_drained(self) -> bool:
         partitions = self._partitions.values()

@@ -17,7 +17,7 @@ from dmpd.stream import frames, ring
 from dmpd.stream.ages import Ages
 from dmpd.stream.channel import WAITING
 from dmpd.stream.committer import Candidate
-from dmpd.stream.flow import FRAME_BYTES_MIN, Flow, marks_for
+from dmpd.stream.flow import Flow, frame_bytes_min, marks_for
 from dmpd.stream.frames import Frame, Position
 from dmpd.stream.handler import Record
 from dmpd.stream.ledger import Ledger
@@ -59,10 +59,13 @@ class Partition:
         )
         self.filled_bytes_max: Final = self._marks_for(rate_bytes_per_s=_FAST_BYTES_PER_S).high_bytes
         """Most that lies in the ring, however fast the worker is."""
+        self._frame_bytes_min: Final = frame_bytes_min(self.ring.capacity_bytes)
         self.flow: Final = Flow(self._marks_for(rate_bytes_per_s=None))
         self.rate: Final = ReleaseRate(plenty_bytes=settings.max_record_bytes // 2)
         self.ages: Final = Ages()
         self.next_to_place = next_offset
+        self.log_end = 0
+        """Where the log ended when records last came in bulk, or before that: it only grows."""
         """Offset that is expected next; what comes below it was placed already. None = any."""
         self.is_full = False
         """Whether what was placed last reached the mark, or did not fit: nothing more is to be fetched."""
@@ -102,7 +105,8 @@ class Partition:
     @property
     def used_bytes(self) -> int:
         """What the marks bound: what its records take, or, where records trickle in, the books about their frames."""
-        return max(self.ring.published - self.ring.freed + self.held_bytes, len(self.ledger.frames) * FRAME_BYTES_MIN)
+        in_ring = self.ring.published - self.ring.freed + self.held_bytes
+        return max(in_ring, len(self.ledger.frames) * self._frame_bytes_min)
 
     @property
     def wants_care(self) -> bool:
@@ -127,7 +131,19 @@ class Partition:
     def tell_worker(self) -> None:
         """Tell the worker, if there is one, what it may read."""
         if self.life is not None:
-            self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max)
+            self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max, self._coming)
+
+    def expect_no_more(self) -> None:
+        """Nothing is fetched from now on: a worker that waits for more may begin with what there is."""
+        self.log_end = 0
+        self.tell_worker()
+
+    @property
+    def _coming(self) -> int:
+        """How many records are known to come without the worker's doing."""
+        if self.flow.paused or self.next_to_place is None:
+            return 0
+        return max(0, self.log_end - self.next_to_place)
 
     @property
     def state(self) -> str:

@@ -41,6 +41,7 @@ class Throttle:
             return
         for partition in pause:
             partition.flow.pause(now_s)
+            partition.tell_worker()  # which may wait for more
             metrics.PAUSES.inc(not partition.standstill.holds_fetching)
         if pause:
             consumer.pause([p.number for p in pause])
@@ -53,6 +54,7 @@ class Throttle:
         not_sought = []
         for partition in partitions:
             offset = partition.flow.resumed(now_s)
+            partition.tell_worker()  # that more comes
             if offset is None:
                 not_sought.append(partition.number)
             else:

@@ -31,7 +31,11 @@ so only before every so many of those."""
 _BULK_BYTES: Final = 64 * 1024
 """With less before it a worker does not expect more at once: some 150 records of the usual size."""
 _BULK_WAIT_MIN_S: Final = 0.1
+_BULK_COMING_WAIT_MIN_S: Final = 2.0
+"""Where Kafka is known to have more: it is late already, and each fold over all of it saves writing its rows again."""
 _BULK_WAIT_MAX_S: Final = 3.0
+_FIRST_RECORDS: Final = 400
+"""Of the first batch: how fast it was decides how much is let in, so it is to be over soon."""
 _BULK_PAUSES: Final = 3
 _BULK_PAUSE_MAX_S: Final = 1 / 3
 """Nothing more for a third of the wait ends it, or for this long: at the end of a backlog nothing more comes."""
@@ -168,7 +172,7 @@ def run(
 def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
     published = reader.position.frame
     most_bytes = reader.bytes_max * 15 // 16  # beyond that a frame may not fit any more
-    is_quick, unasked, busy_s = False, 0, _BULK_WAIT_MIN_S
+    is_first, is_quick, unasked, busy_s = True, False, 0, 0.0
     while True:
         is_behind = published > reader.position.frame
         if is_behind or not is_quick or unasked == _UNASKED_MAX:
@@ -178,18 +182,21 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
-        wanted_bytes = getattr(handler, "batch_bytes_wanted", 0)
-        if wanted_bytes:
+        wanted_bytes, records_max = getattr(handler, "batch_bytes_wanted", 0), channel.records_max
+        if wanted_bytes and is_first:
+            records_max = _FIRST_RECORDS if records_max is None else min(records_max, _FIRST_RECORDS)
+        elif wanted_bytes:
             wanted_bytes = min(wanted_bytes, most_bytes)
             published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
         began_s = time.monotonic()
-        spans = reader.take(published, channel.records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
+        spans = reader.take(published, records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))
         channel.released_to(reader.position)
-        busy_s = time.monotonic() - began_s
-        is_quick = busy_s < _QUICK_S
+        took_s = time.monotonic() - began_s
+        busy_s = _BULK_WAIT_MAX_S if is_first else took_s  # the parent is about to let in what its speed allows
+        is_first, is_quick = False, took_s < _QUICK_S
 
 
 def _while_bulk_comes(channel: WorkerEnd, published: int, position: int, wanted_bytes: int, busy_s: float) -> int:
@@ -200,13 +207,18 @@ def _while_bulk_comes(channel: WorkerEnd, published: int, position: int, wanted_
     """
     if published - position < min(wanted_bytes, _BULK_BYTES):
         return published
-    wait_s = min(_BULK_WAIT_MAX_S, max(_BULK_WAIT_MIN_S, busy_s))
-    deadline_s = time.monotonic() + wait_s
-    while published - position < wanted_bytes and (left_s := deadline_s - time.monotonic()) > 0:
-        newest = channel.published_within(published, min(wait_s / _BULK_PAUSES, _BULK_PAUSE_MAX_S, left_s))
-        if newest == published:
+    began_s = news_s = time.monotonic()
+    while published - position < wanted_bytes:
+        wait_s = min(_BULK_WAIT_MAX_S, max(_BULK_COMING_WAIT_MIN_S if channel.coming else _BULK_WAIT_MIN_S, busy_s))
+        until_s = began_s + wait_s
+        if not channel.coming:
+            until_s = min(until_s, news_s + min(wait_s / _BULK_PAUSES, _BULK_PAUSE_MAX_S))
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
             break
-        published = newest
+        newest = channel.published_within(published, left_s)
+        if newest > published:
+            published, news_s = newest, time.monotonic()
     return published
 
 

@@ -36,7 +36,7 @@ class WorkerLife:
         self._oom_kills_before: Final = death.oom_kills()
         self.told = -1
         """Where it knows the ring to be published to."""
-        self.told_records_max = 0
+        self.told_records_max = self.told_coming = 0
         self.widest_told = 0
         """It may be in a batch as wide as this, however narrow what it was told since."""
         self.watchdog: Final = watchdog
@@ -59,12 +59,16 @@ class WorkerLife:
             theirs.close()
         return cls(pid, pidfd, ParentEnd(ours), watchdog)
 
-    def tell_published(self, position: int, records_max: int) -> None:
-        """Tell it how far it may read and how wide, if it does not know; while its queue is full, call again."""
-        if position <= self.told and records_max == self.told_records_max:
+    def tell_published(self, position: int, records_max: int, coming: int) -> None:
+        """Tell it how far it may read and how wide, if it does not know; while its queue is full, call again.
+
+        Of ``coming`` alone only its beginning and its end are worth a message: somebody may wait for it.
+        """
+        is_same = records_max == self.told_records_max and (coming > 0) == (self.told_coming > 0)
+        if is_same and position <= self.told:
             return
-        if self.channel.publish(position, records_max):
-            self.told, self.told_records_max = position, records_max
+        if self.channel.publish(position, records_max, coming):
+            self.told, self.told_records_max, self.told_coming = position, records_max, coming
             self.widest_told = max(self.widest_told, records_max)
 
     def shows_death(self, now_s: float) -> bool:

@@ -119,6 +119,9 @@ class SimConsumer:
             topic="t", partition=number, offset=n, key=b"k%d" % n, timestamp=(1, 1), value=value.ljust(RECORD_BYTES)
         )
 
+    def log_end(self, partition):
+        return len(self.broker.values[partition])
+
     def pause(self, partitions):
         self.paused |= set(partitions)
 

@@ -19,7 +19,7 @@ def test_what_a_worker_said_is_read_to_the_end_whatever_it_left_unread(ends, unr
     """Linux reports the reset of an end with unread words before the words that it sent."""
     parent, worker, its_socket = ends
     for _ in range(unread):
-        assert parent.publish(64, 5)
+        assert parent.publish(64, 5, 7)
     worker.state("ready")
     worker.released_to(Position(8, 1))
     its_socket.close()
@@ -33,7 +33,7 @@ def test_the_newest_position_counts_and_none_is_waited_for_twice(ends):
     parent, worker, _ = ends
     assert worker.published(0, wait=False) == 0
     for position in (64, 128, 96):
-        assert parent.publish(position, position)
+        assert parent.publish(position, position, 0)
     assert worker.published(0, wait=True) == 128
     assert worker.records_max == 96
     assert worker.published(128, wait=False) == 128
@@ -42,10 +42,10 @@ def test_the_newest_position_counts_and_none_is_waited_for_twice(ends):
 def test_a_full_queue_is_no_end_and_says_so(ends):
     parent, worker, _ = ends
     count = 0
-    while parent.publish(count, 1):
+    while parent.publish(count, 1, 0):
         count += 1
     assert worker.published(0, wait=True) == count - 1
-    assert parent.publish(count, 1)
+    assert parent.publish(count, 1, 0)
 
 
 def test_the_parents_end_ends_the_worker(ends):

@@ -34,6 +34,28 @@ def test_what_does_not_fit_is_sought_again_from_the_first_dropped():
     assert flow.resumed(1.0) is None
 
 
+def test_a_pause_for_want_of_the_workers_speed_ends_when_there_is_room_by_that():
+    flow = Flow(MARKS)
+    flow.pause(0.0)
+    assert not flow.wants_resume(600)
+    flow.marks = Marks(high_bytes=2000, low_bytes=100)
+    assert flow.wants_resume(1000)
+    assert not flow.wants_resume(1001)
+    flow.resumed(1.0)
+    flow.pause(2.0)
+    assert not flow.wants_resume(101), "that was the only one"
+    assert flow.wants_resume(100)
+
+
+def test_a_slow_worker_gets_no_more_at_once_than_its_speed_allows():
+    """So that the largest record, which the first marks have room for, fits behind the resume."""
+    flow = Flow(MARKS)
+    flow.pause(0.0)
+    flow.marks = Marks(high_bytes=700, low_bytes=50)
+    assert flow.wants_resume(100)
+    assert not flow.wants_resume(101)
+
+
 def test_pauses_add_up():
     flow = Flow(MARKS)
     assert flow.paused_s(5.0) == 0

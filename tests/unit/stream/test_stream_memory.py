@@ -35,7 +35,7 @@ def test_384_mib_hold_four_partitions_and_1_gib_all_twelve():
     for partitions, limit_mib in ((4, 384), (12, 1024)):
         chosen = memory.sizes(SETTINGS, partitions, limit_mib * MEBIBYTE)
         assert memory.smallest(SETTINGS) < chosen < memory.largest(SETTINGS)
-    assert memory.sizes(SETTINGS, 12, 4096 * MEBIBYTE) == memory.largest(SETTINGS)
+    assert memory.sizes(SETTINGS, 12, 6144 * MEBIBYTE) == memory.largest(SETTINGS)
 
 
 @pytest.mark.parametrize(

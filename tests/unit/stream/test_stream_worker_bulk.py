@@ -37,7 +37,7 @@ def test_it_waits_until_enough_is_there(ends):
     def publish():
         for step in range(2, 6):
             time.sleep(0.01)
-            assert parent.publish(step * BULK, 1000)
+            assert parent.publish(step * BULK, 1000, 0)
 
     thread = threading.Thread(target=publish)
     thread.start()
@@ -56,8 +56,35 @@ def test_it_waits_no_longer_than_nothing_comes(ends):
 def test_it_waits_no_longer_than_its_bound_however_much_comes(ends, monkeypatch):
     parent, end = ends
     monkeypatch.setattr(worker, "_BULK_WAIT_MAX_S", 0.0)
-    assert parent.publish(9 * BULK, 1000)
+    assert parent.publish(9 * BULK, 1000, 0)
     assert worker._while_bulk_comes(end, 2 * BULK, 0, 1 << 30, 0.0) == 2 * BULK
+
+
+def test_it_waits_longer_where_more_is_known_to_come(ends, monkeypatch):
+    monkeypatch.setattr(worker, "_BULK_COMING_WAIT_MIN_S", 60.0)
+    monkeypatch.setattr(worker, "_BULK_WAIT_MAX_S", 60.0)
+    parent, end = ends
+    assert parent.publish(2 * BULK, 1000, 5)
+    assert end.published(0, wait=True) == 2 * BULK
+    rest = threading.Timer(3 * worker._BULK_PAUSE_MAX_S, parent.publish, (4 * BULK, 1000, 1))
+    rest.start()
+    assert worker._while_bulk_comes(end, 2 * BULK, 0, 4 * BULK, 0.0) == 4 * BULK
+    rest.join()
+
+
+def test_it_waits_no_longer_once_nothing_more_is_to_come(ends, monkeypatch):
+    """A full ring, a pause, a drain: the parent says so."""
+    monkeypatch.setattr(worker, "_BULK_COMING_WAIT_MIN_S", 60.0)
+    monkeypatch.setattr(worker, "_BULK_WAIT_MAX_S", 60.0)
+    parent, end = ends
+    assert parent.publish(2 * BULK, 1000, 5)
+    assert end.published(0, wait=True) == 2 * BULK
+    over = threading.Timer(0.05, parent.publish, (2 * BULK, 1000, 0))
+    over.start()
+    began_s = time.monotonic()
+    assert worker._while_bulk_comes(end, 2 * BULK, 0, 4 * BULK, 0.0) == 2 * BULK
+    assert time.monotonic() - began_s < 30
+    over.join()
 
 
 @pytest.fixture
@@ -103,18 +130,28 @@ def work(handler, end, reader):
         worker._work(handler, end, reader)
 
 
-def test_a_handler_is_given_no_more_than_it_wants_at_the_time(filled):
+def batches(handler, filled, count):
+    """What ``handler`` was given until it had ``count`` batches."""
     reader, published = filled
     ours, theirs = pair()
     ours.setblocking(False)
-    parent, handler = ParentEnd(ours), Wanting()
-    assert parent.publish(published, 1000)
+    parent = ParentEnd(ours)
+    assert parent.publish(published, 1000, 0)
     thread = threading.Thread(target=work, args=(handler, WorkerEnd(theirs), reader))
     thread.start()
     deadline_s = time.monotonic() + 60
-    while len(handler.batches) < 3 and time.monotonic() < deadline_s:
+    while len(handler.batches) < count and time.monotonic() < deadline_s:
         time.sleep(0.01)
     ours.close()
     thread.join(60)
     theirs.close()
-    assert handler.batches == [[0, 1], [2, 3], [4, 5, 6, 7]]
+    return handler.batches
+
+
+def test_a_handler_is_given_no_more_than_it_wants_at_the_time(filled):
+    assert batches(Wanting(), filled, 3) == [[0, 1], [2, 3], [4, 5, 6, 7]]
+
+
+def test_the_first_batch_is_narrow(filled, monkeypatch):
+    monkeypatch.setattr(worker, "_FIRST_RECORDS", 1)
+    assert batches(Wanting(), filled, 3) == [[0], [1, 2], [3, 4, 5, 6, 7]]

@@ -113,7 +113,7 @@ class RuleBroker(Protocol):
         """
 
     async def apply_all(self, changes: Sequence[Change]) -> None:
-        """As ``apply`` for several, in this order, at one go: the broker serves nobody else meanwhile.
+        """As ``apply`` for several, but the base, in this order, at one go: the broker serves nobody else meanwhile.
 
         When one is refused, each of the others was done or not: read again.
         """

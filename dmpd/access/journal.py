@@ -13,7 +13,7 @@ from typing import Any, Final
 from dmpd.access import metrics
 from dmpd.access.audit import Event, LastWords, new_event
 from dmpd.access.broker import Change, DropRule, DropUser, Held, PutRule, PutUser
-from dmpd.model.grants import Grant
+from dmpd.model.grants import Grant, Rule
 
 ACTOR: Final = "svc-access"
 FOUND: Final = {"found": "afterwards"}
@@ -59,13 +59,15 @@ class Journal:
         """
         match change:
             case PutUser(user=user, rules=names):
-                for name in sorted((held.users.get(user) or frozenset()) - set(names)):
+                before = held.users.get(user) or frozenset()
+                for name in sorted(before - set(names)):
                     rule = held.rules.get(name)
                     is_timed = rule is not None and rule.ends_at <= at  # or it was revoked, and the audit has that
                     self.ended(at, name, user, rule.ends_at if rule is not None and is_timed else None)
                 for name in names:
-                    if name in known:
-                        self.in_force(at, name, user, known[name])
+                    rule = held.rules.get(name)
+                    if rule is not None and name in known:
+                        self.in_force(at, rule, None if name in before else known[name])
             case PutRule(rule=rule, exists=True):
                 detail = {"ends_at": rule.ends_at.isoformat(), "command": rule.command, "suspended": rule.suspended}
                 self.add(at, "updated", grant=rule.grant, principal=rule.user, detail=detail)
@@ -87,17 +89,19 @@ class Journal:
                 self._unended.pop(event.grant, None)
                 (self.announced.add if event.code == "in force" else self.announced.discard)(event.grant)
 
-    def in_force(self, at: datetime, grant: str, user: str, known: Grant | None) -> None:
-        """The broker holds the rule of ``grant`` now; ``known``: it was given a moment ago, ``None``: it was found."""
-        if grant in self.announced:
+    def in_force(self, at: datetime, rule: Rule, known: Grant | None) -> None:
+        """The broker holds ``rule`` now; ``known``: its grant, it was given a moment ago; ``None``: it was found."""
+        if rule.grant in self.announced:
             return
-        self.announced.add(grant)
-        detail: dict[str, Any] = FOUND
-        if known is not None:
+        self.announced.add(rule.grant)
+        detail: dict[str, Any] = {"ends_at": rule.ends_at.isoformat()}
+        if known is None:
+            detail |= FOUND
+        else:
             waited_s = max(0.0, (at - max(known.starts_at, known.created_at)).total_seconds())
             metrics.in_force_seconds.observe(waited_s)
-            detail = {"after_s": round(waited_s, 3)}
-        self.add(at, "in force", grant=grant, principal=user, detail=detail)
+            detail["after_s"] = round(waited_s, 3)
+        self.add(at, "in force", grant=rule.grant, principal=rule.user, detail=detail)
 
     def ended(self, at: datetime, grant: str, user: str, ends_at: datetime | None) -> None:
         """The broker holds it no more."""

@@ -17,6 +17,7 @@ from dmpd.access.broker import (
     DropRule,
     DropUser,
     Held,
+    PutBase,
     PutRule,
     PutUser,
 )
@@ -156,6 +157,7 @@ class MemoryRuleBroker:
         self._server.do(change)
 
     async def apply_all(self, changes: Sequence[Change]) -> None:
+        assert not any(isinstance(change, PutBase) for change in changes), "the base goes alone"
         await self._turn()
         for change in changes:
             self._server.do(change)

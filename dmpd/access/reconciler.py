@@ -280,8 +280,7 @@ class Reconciler:
             metrics.last_success.set_to_current_time()
             if self._target is not None:
                 for rule in self._target.rules.values():
-                    if rule.grant not in self._journal.announced:
-                        self._journal.in_force(self.now, rule.grant, rule.user, None)
+                    self._journal.in_force(self.now, rule, None)
         self.problem = None
 
     def status(self) -> dict[str, Any]:

@@ -27,9 +27,9 @@ def gone(lines: Sequence[AuditLine]) -> bool:
 
 
 def extended(grant: Grant) -> Done:
-    """The broker has the rule with this end."""
-    wanted = grant.ends_at.isoformat()
-    return lambda lines: any(line.code == "updated" and line.detail.get("ends_at") == wanted for line in lines)
+    """The broker has the rule with this end; it may have come to it with that."""
+    wanted, codes = grant.ends_at.isoformat(), ("in force", "updated")
+    return lambda lines: any(line.code in codes and line.detail.get("ends_at") == wanted for line in lines)
 
 
 def wait(connection: Connection, grant: Grant, done: Done, *, timeout_s: float) -> float | None:

@@ -12,7 +12,7 @@ import pytest
 from dmpd.cli import dmpctl
 from tests.support.access import access_rig
 from tests.support.grants import S1, S2
-from tests.support.platform import BIN
+from tests.support.platform import BIN, until
 from tests.support.services import public_folder
 
 pytestmark = pytest.mark.services
@@ -152,7 +152,12 @@ def test_without_a_daemon_it_says_so_and_the_grant_stands(rig, ctl):
         words = ("u-late", "--rae", "R1", "--session", S1, "--for", "1h", "--why", "x", "--timeout", "1")
         done = ctl("grant", *words, code=3)
         assert "the broker does not know yet" in done.stderr
+        [row] = json.loads(ctl("list", "--user", "u-late", "--json").stdout)
+        assert row["state"] == "in force"
+        command = [BIN / "dmpctl", "access", "extend", row["id"], "--for", "1h", "--timeout", "60", "--json"]
+        extending = subprocess.Popen([*command, "--config", rig.daemon.config], stdout=subprocess.PIPE)
+        until(lambda: row["id"] in {grant for grant, _, _ in rig.events("extended")}, "it waits for a daemon")
     finally:
         rig.daemon.start()
-    [row] = json.loads(ctl("list", "--user", "u-late", "--json").stdout)
-    assert row["state"] == "in force"
+    with extending:
+        assert json.loads(extending.communicate(timeout=90)[0])["broker"] is True, "it came in force with the new end"

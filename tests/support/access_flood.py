@@ -94,6 +94,13 @@ async def hears_and_commands(watcher, *, timeout_s=60.0):
         await asyncio.sleep(0.02)
 
 
+async def late_s(watcher, over_at):
+    """How long after ``over_at``, the end of what he was granted, he was given the last thing. Waits."""
+    await asyncio.sleep(max(0.0, over_at - time.time()))
+    await quiet(watcher)
+    return last(watcher) - over_at
+
+
 async def quiet(watcher, *, for_s=2.0, timeout_s=60.0):
     """Wait until he gets nothing any more."""
     begun = time.time()

@@ -53,6 +53,9 @@ class Rig:
     def audit(self):
         return [(event.code, event.grant or event.principal) for event in self.journal.next(1000)]
 
+    def details(self, code):
+        return [event.detail for event in self.journal.next(1000) if event.code == code]
+
     async def until(self, condition, what):
         deadline = asyncio.get_running_loop().time() + 20
         while not condition():
@@ -95,6 +98,11 @@ def test_grants_come_go_and_end_and_the_audit_tells():
     async def test():
         async with running(grant("aaaa")) as rig:
             assert rig.server.held.users == {"u-a": {"aaaa"}}
+            said = rig.reconciler.status()
+            assert (said["grants_in_force"], said["rules"], said["users"], said["difference"]) == (1, 1, 1, 0)
+            assert (said["clock"], said["problem"]) == ("machine", None)
+            assert 0 <= said["success_age_s"] < 20
+            assert 3500 < said["next_end_s"] <= 3600
             rig.use(grant("aaaa"), grant("bbbb", "u-b", lasts_s=0.3))
             await rig.until(lambda: rig.server.held.users.get("u-b") == {"bbbb"}, "the second one")
             await rig.until(lambda: "bbbb" not in rig.server.held.rules, "its end, by time alone")
@@ -104,6 +112,10 @@ def test_grants_come_go_and_end_and_the_audit_tells():
             assert [code for code, name in rig.audit if name == "bbbb"] == ["in force", "ended"]
             assert [code for code, name in rig.audit if name == "aaaa"][:1] == ["in force"]
             assert rig.audit[-1] == ("ended", "aaaa")
+            in_force, (timed, revoked) = rig.details("in force"), rig.details("ended")
+            assert all(60 <= told["after_s"] < 80 for told in in_force), "they had begun a minute before"
+            assert 0 <= timed["after_s"] < 20
+            assert revoked == {}, "the audit has by whom"
 
     run(test)
 
@@ -222,8 +234,12 @@ def test_compare_says_what_is_missing_and_a_dry_run_leaves_it():
             assert "admin" in rig.server.held.users
             assert await rig.reconciler.compare(dry_run=False) == [DropUser("admin")]
             await rig.until(lambda: "admin" not in rig.server.held.users, "done at once")
+            rig.server.freeze()
+            asked = asyncio.create_task(rig.reconciler.compare(dry_run=True))
+            await rig.until(lambda: rig.reconciler._asked, "asked")
             rig.server.kill()
-            await rig.until(lambda: rig.reconciler.problem is not None, "noticed")
+            with pytest.raises(BrokerGoneError):
+                await asyncio.wait_for(asked, 20)
 
     run(test)
 
@@ -269,6 +285,9 @@ def test_a_rule_that_nobody_wrote_of_is_found_in_force_and_one_that_is_over_ends
             await second.until(lambda: "over" not in server.held.rules, "it ends")
             await second.until(lambda: ("in force", "aaaa") in second.audit, "and what holds is written")
             assert sorted(second.audit) == [("ended", "over"), ("in force", "aaaa")]
+            assert second.details("in force") == [{"ends_at": holds.ends_at.isoformat(), "found": "afterwards"}]
+            [told] = second.details("ended")
+            assert "found" not in told
 
     run(test)
 

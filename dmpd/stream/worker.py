@@ -34,8 +34,9 @@ _BULK_WAIT_MIN_S: Final = 0.1
 _BULK_COMING_WAIT_MIN_S: Final = 2.0
 """Where Kafka is known to have more: it is late already, and each fold over all of it saves writing its rows again."""
 _BULK_WAIT_MAX_S: Final = 3.0
-_FIRST_RECORDS: Final = 400
-"""Of the first batch: how fast it was decides how much is let in, so it is to be over soon."""
+_ONE_FRAME_BYTES: Final = 1
+"""Of the first batch: how fast it was decides how much is let in, so it is to be over soon. Less than a frame says
+nothing of that."""
 _BULK_PAUSES: Final = 3
 _BULK_PAUSE_MAX_S: Final = 1 / 3
 """Nothing more for a third of the wait ends it, or for this long: at the end of a backlog nothing more comes."""
@@ -182,14 +183,14 @@ def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
         published = channel.published(published, wait=not is_behind, ask=unasked == 0)
         if published <= reader.position.frame:
             continue
-        wanted_bytes, records_max = getattr(handler, "batch_bytes_wanted", 0), channel.records_max
+        wanted_bytes = getattr(handler, "batch_bytes_wanted", 0)
         if wanted_bytes and is_first:
-            records_max = _FIRST_RECORDS if records_max is None else min(records_max, _FIRST_RECORDS)
+            wanted_bytes = _ONE_FRAME_BYTES
         elif wanted_bytes:
             wanted_bytes = min(wanted_bytes, most_bytes)
             published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
         began_s = time.monotonic()
-        spans = reader.take(published, records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
+        spans = reader.take(published, channel.records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
         batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
         if batch:
             handler.handle(batch, _ChannelOutput(channel, spans))

@@ -4,7 +4,7 @@ import argparse
 from typing import Final
 
 from tests.bench.report import Figure, publish
-from tests.bench.stream import broker, idle, isolation, latency, memory, path, pauses, rebalance, refetch, ring
+from tests.bench.stream import broker, idle, isolation, latency, memory, path, pauses, rebalance, refetch, ring, workers
 from tests.bench.stream.size import SHORT, WHOLE
 
 GROUPS: Final = {
@@ -17,6 +17,7 @@ GROUPS: Final = {
     "pauses": pauses.measure,
     "rebalance": rebalance.measure,
     "idle_cpu": idle.measure,
+    "workers": workers.measure,
 }
 """What ``--only`` takes. ``path`` brings ``path_defaults``."""
 

@@ -32,9 +32,9 @@ def test_partitions_go_on_at_the_committed_offset_under_a_new_client(tmp_path, c
         (group.folder / "fatal").touch()
         waits_s = wait_for(lambda: re.findall("failed: .*planted.*; another one joins in (.*) s", one.log), group.log)
         assert float(waits_s[0]) <= 2.0
+        wait_for(lambda: one.log.count("assigned: 0 from 50, 1 from 50") == 1, group.log)
         (group.folder / "dead").unlink()
         group.check_all_handled({0: 80, 1: 80})
-        assert one.log.count("assigned: 0 from 50, 1 from 50") == 1, group.log()
         news = {int(h.life.split("-")[2]) for h in read_lives(tmp_path) if h.offset >= 50}
         assert news.isdisjoint(old), "the workers of the old assignment were killed with what they had"
         load.stop()

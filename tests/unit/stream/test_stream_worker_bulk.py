@@ -149,9 +149,5 @@ def batches(handler, filled, count):
 
 
 def test_a_handler_is_given_no_more_than_it_wants_at_the_time(filled):
-    assert batches(Wanting(), filled, 3) == [[0, 1], [2, 3], [4, 5, 6, 7]]
-
-
-def test_the_first_batch_is_narrow(filled, monkeypatch):
-    monkeypatch.setattr(worker, "_FIRST_RECORDS", 1)
+    """But for the first, which is narrow."""
     assert batches(Wanting(), filled, 3) == [[0], [1, 2], [3, 4, 5, 6, 7]]

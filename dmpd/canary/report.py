@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from dmpd.canary.settings import Ramp
 from dmpd.canary.summary import Summary
 
 Word = Literal["pass", "degraded", "fail", "unknown"]
@@ -40,6 +41,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     """All that was seen. What is absent was not measured, and is no proof of anything."""
 
     clients: int = 0
+    ramp: Ramp = "linear"
     connected: int = 0
     connack_codes: Mapping[str, int] = {}
     connect_errors: Counted = Counted()

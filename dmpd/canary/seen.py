@@ -126,6 +126,7 @@ def _around(seen: Seen, settings: CanarySettings, late_after_s: float, checked: 
     everybody = [*seen.told, *control_told]
     return Facts(
         clients=settings.clients if seen.connected else 0,
+        ramp=settings.ramp,
         connected=connected,
         connack_codes=codes,
         connect_errors=_sum(one.errors for one in seen.connected),

@@ -34,6 +34,8 @@ class ThresholdSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """From the flash's end until the Cloud Registry has committed all that was in Kafka then."""
     control_during_p99_max_s: PositiveSeconds = 1.0
     """From publishing to the row, of the control group while the crowd is there."""
+    control_herd_p99_max_s: PositiveSeconds = 5.0
+    """The same for a crowd that comes all at once (``herd``): all wait for its handshakes in the broker's thread."""
     control_after_ratio_max: Annotated[float, Meta(ge=1, le=1000)] = 2.0
     """The control group's p99 after the crowd, over that before it."""
     control_floor_s: PositiveSeconds = 0.25
@@ -91,11 +93,11 @@ class CanarySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Processes for the crowd; 0 = as many as the machine has cores."""
     ramp: Ramp = "linear"
     """How the crowd comes: evenly, in four steps, or all at once."""
-    ramp_s: PositiveSeconds = 15.0
-    """For so long it comes (``linear``, ``step``)."""
+    ramp_s: PositiveSeconds = 30.0
+    """For so long it comes (``linear``, ``step``). A handshake costs 2 to 3 ms of processor time at both ends."""
     profile: Profile = "steady"
     """How it sends: evenly over ``flash_s``, in three waves, or as fast as it can."""
-    flash_s: PositiveSeconds = 15.0
+    flash_s: PositiveSeconds = 30.0
     """The flash lasts so long (``steady``, ``waves``)."""
     changes: Annotated[int, Meta(ge=1, le=10_000)] = 8
     """Changes of each client in the flash; five further messages tell of its status, device and end."""

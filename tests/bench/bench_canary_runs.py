@@ -7,6 +7,7 @@ Five runs of 3,000 clients at the default thresholds, linear and herd in turn, e
 import argparse
 import json
 import os
+import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from tests.support.platform import BIN, LabUnderTest, running_lab
 
 DAEMONS = ("bridge", "cloud-registry", "access", "mosquitto")
 REST_S = 5.0
+ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 
 def main() -> None:
@@ -26,7 +28,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=3000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--ramps", default="linear,herd")
-    parser.add_argument("--wait-for", type=Path, help="begin when this file is there, with the lab up already")
     options = parser.parse_args()
     ramps = options.ramps.split(",")
     reports, memory = [], []
@@ -36,12 +37,10 @@ def main() -> None:
             list(
                 pool.map(authority.client, [f"canary-{n:04}" for n in range(1, options.clients + CONTROL_CLIENTS + 1)])
             )
-        while options.wait_for is not None and not options.wait_for.exists():
-            time.sleep(0.5)
         for turn in range(options.runs):
             reports.append(one_run(lab, options.clients, ramps[turn % len(ramps)]))
             time.sleep(REST_S)
-            memory.append({name: rss_mib(lab, name) for name in DAEMONS})
+            memory.append({name: private_mib(lab, name) for name in DAEMONS})
             print(line(reports[-1]), "memory, MiB:", memory[-1], f"load {os.getloadavg()[0]:.1f}", flush=True)
     publish("canary_runs", [*verdicts(reports), *times(reports), *growth(memory)])
 
@@ -102,14 +101,14 @@ def growth(memory: list[dict[str, float]]) -> list:
     ]
 
 
-def rss_mib(lab: LabUnderTest, part: str) -> float:
-    """Of a part of the lab with all its children."""
+def private_mib(lab: LabUnderTest, part: str) -> float:
+    """Of a part of the lab with all its children: what is theirs alone. Rings are bounded and fill as they go on."""
     pids = [next(one.pid for one in lab.supervisor.states() if one.name == part)]
     for pid in pids:
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             pids += map(int, children.read_text().split())
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return round(pages * os.sysconf("SC_PAGESIZE") / 2**20, 1)
+    kib = sum(int(ANONYMOUS.search(Path(f"/proc/{pid}/status").read_text())[1]) for pid in pids)
+    return round(kib / 1024, 1)
 
 
 if __name__ == "__main__":

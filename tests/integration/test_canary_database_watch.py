@@ -97,3 +97,13 @@ def test_no_step_of_the_databases_clock_hides_a_row_or_makes_it_quicker_or_later
         for number, (before_ns, _) in written.items():
             applied_ns = watch.applied_ns[number, rows.revs[number]]
             assert before_ns - SLACK_NS <= applied_ns <= seen_ns, f"{number} at a step of {step_s:g} s"
+
+
+def test_a_time_that_cannot_be_is_that_of_the_look(postgres):
+    """The clock was stepped between the look at it and the look at the rows."""
+    watch = DatabaseWatch(postgres, plans=[PLAN], others=list)
+    now_s = time.monotonic()
+    watch._clock.note(1e9 + now_s, now_s, now_s)
+    assert watch._written_s(1e9 + now_s - 2, now_s) == pytest.approx(now_s - 2)
+    for ago_s in (-3600, 3600):
+        assert watch._written_s(1e9 + now_s - ago_s, now_s) == now_s

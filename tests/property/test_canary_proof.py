@@ -104,6 +104,16 @@ def test_duplicates_are_counted_and_nothing_else(seed, again):
 
 @settings(deadline=None)
 @given(st.integers(), some)
+def test_what_comes_again_altered_is_wrong_though_it_came_right_at_first(seed, again):
+    arrivals = delivered(seed, EVERYTHING)
+    for number, slot in again:
+        arrivals.note(number, slot, CRC[number, slot] ^ 1, 99_999, "again")
+    expected = {"wrong": len(again), "duplicates": len(again)} if again else {}
+    assert counts(arrivals.check(told(), late_after_s=1.0)) == expected
+
+
+@settings(deadline=None)
+@given(st.integers(), some)
 def test_altered_and_never_sent_are_wrong(seed, touched):
     arrivals = Arrivals(PLAN)
     for number, slot in EVERYTHING:

@@ -22,6 +22,7 @@ THRESHOLDS = ThresholdSettings(
     end_to_end_p99_max_s=6.0,
     lag_zero_max_s=8.0,
     control_during_p99_max_s=3.0,
+    control_herd_p99_max_s=3.0,
     control_floor_s=3.0,
     baseline_floor_s=30.0,
 )

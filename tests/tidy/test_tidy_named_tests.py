@@ -17,8 +17,9 @@ def missing(text):
             yield f"{file}::{test}"
 
 
-def test_the_tests_that_are_named_exist():
-    text = (PAGES / "cloud-registry-tests.md").read_text()
+@pytest.mark.parametrize("page", ["cloud-registry-tests.md", "canary-tests.md"])
+def test_the_tests_that_are_named_exist(page):
+    text = (PAGES / page).read_text()
     assert len(NAMED.findall(text)) > 30
     assert list(missing(text)) == []
 

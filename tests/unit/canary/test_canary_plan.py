@@ -1,8 +1,10 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmpd.canary.plan import Plan, flash_offsets_s, number_of, rae_of, ramp_offsets_s, shares
+from dmpd.canary.plan import Plan, flash_offsets_s, number_of, probing, rae_of, ramp_offsets_s, shares
 from dmpd.model.principals import PrincipalKind, principal_kind
 
 
@@ -54,6 +56,16 @@ def test_shares_are_all_the_clients_in_order_and_nearly_equal(first, more, proce
     sizes = [high - low + 1 for low, high in found]
     assert len(sizes) == min(processes, more + 1)
     assert max(sizes) - min(sizes) <= 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(0, 400))
+def test_so_many_probe_as_asked_for_evenly_among_all(clients, probes):
+    found = probing(plan(clients), probes)
+    assert len(found) == len(set(found)) == min(probes, clients)
+    assert set(found) <= set(range(1, clients + 1))
+    gaps = [later - one for one, later in itertools.pairwise(found)]
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
 
 
 @pytest.mark.parametrize("number", [1, 42, 9_999, 10_000, 900_000])

@@ -55,6 +55,7 @@ def test_what_was_proved_and_kept_to_is_passed():
         ({"times": {**GOOD.times, "row": slow(15.1)}}, "end_to_end_slow"),
         ({"lag_zero_s": 10.1}, "lag"),
         ({"control": {**GOOD.control, "during": slow(1.1)}}, "control_slow"),
+        ({"control": {**GOOD.control, "during": slow(5.1)}, "ramp": "herd"}, "control_slow"),
         ({"control": {**GOOD.control, "after": slow(0.3)}}, "control_not_recovered"),
     ],
 )
@@ -112,6 +113,11 @@ def test_broken_outranks_unproved_outranks_odd():
     assert word == "fail"
     assert [reason.word for reason in reasons] == ["fail", "unknown", "degraded"]
     assert reasons[0].examples == ONE.examples
+
+
+def test_a_herd_has_its_own_time_for_the_control_group():
+    facts = structs.replace(GOOD, ramp="herd", control={**GOOD.control, "during": slow(4.9)})
+    assert judge(facts, LIMITS, [])[0] == "pass"
 
 
 def test_a_ratio_of_small_numbers_means_nothing():

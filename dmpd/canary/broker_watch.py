@@ -17,7 +17,7 @@ NAMES: Final = {
     "$SYS/broker/heap/current": "heap_bytes",
 }
 PRINCIPAL: Final = "svc-canary"
-_FIRST_S: Final = 1.0
+_FIRST_S: Final = 5.0
 _LOOK_S: Final = 0.1
 _COUNTED: Final = ("subscriptions", "retained")
 
@@ -73,7 +73,7 @@ class BrokerWatch:
             await client.disconnect()
 
     async def _all(self) -> None:
-        while len(self.figures) < len(NAMES):  # noqa: ASYNC110 - a second at most, once
+        while len(self.figures) < len(NAMES):  # noqa: ASYNC110 - some seconds at most, once
             await asyncio.sleep(_LOOK_S)
 
     def _heard(self, message: Message) -> None:

@@ -24,6 +24,7 @@ from dmpd.canary.settings import Profile, Ramp
 from dmpd.model.codec import encode
 from dmpd.model.messages import Closed
 from dmpd.model.topics import info_topic
+from dmpd.runtime.certificate import ends_at
 from dmpd.runtime.mqtt_mass import Address, MassClient, client_context, resolve
 from dmpd.runtime.mqtt_stream import MqttUnreachableError
 
@@ -259,7 +260,7 @@ class Crowd:
                 wide = number in self.job.probes[:_WIDE_PROBES]
                 await client.probe_reads(self._neighbour(number), wide=wide)
         except (MqttUnreachableError, ConnectionError) as error:
-            self._connect_errors.add(f"{client.rae}: {error}")
+            self._connect_errors.add(f"{client.rae}: {error}{self._ended(number)}")
             return
         times.append((opened.tcp_s, opened.tls_s, opened.connack_s, opened.syn_retries))
         self._clients[number] = client
@@ -339,6 +340,11 @@ class Crowd:
         stem = rae_of(number)
         ca = Path(self.job.ca_file).read_text(encoding="ascii")
         return client_context(ca, str(folder / f"{stem}.crt"), str(folder / f"{stem}.key"))
+
+    def _ended(self, number: int) -> str:
+        """Whether its certificate is over, which the broker may have no time to say before it hangs up."""
+        ends = ends_at(Path(self.job.certificates_dir) / f"{rae_of(number)}.crt")
+        return f" (its certificate expired {ends:%Y-%m-%d %H:%M} UTC)" if ends and ends < datetime.now(UTC) else ""
 
     async def _watch(self) -> None:
         """Say how far we are; ping for those that are silent."""

@@ -156,11 +156,8 @@ def test_grants_end_without_the_database_and_after_kill_9_too():
             until(lambda: "database" in rig.daemon.status().get("reason", ""), "it says what it lacks")
             server.process.start()
             until(rig.daemon.is_done, "all is well again")
-            until(lambda: len(rig.events("ended")) == 2, "the audit has both ends")
-            assert {row[0]: row[2].get("found") for row in rig.events("ended")} == {
-                first.id: "afterwards",
-                second.id: None,
-            }
+            until(lambda: {row[0] for row in rig.events("ended")} == {first.id, second.id}, "the audit has both ends")
+            assert len(rig.events("ended")) == 2, "by whichever life"
 
     with own_rig() as (rig, server):
         asyncio.run(main(rig, server))

@@ -77,10 +77,11 @@ def test_a_rule_for_one_session_denies_nothing():
     assert [line.topic for line in acls(RULES["whole"]) if not line.allow] == ["dmp/v1/R1/rae/cmd/u-a"]
 
 
-def test_a_role_without_a_users_topic_is_no_rule():
+def test_a_role_without_a_users_topic_or_the_sessions_is_no_rule():
     role = listed(RULES["one1"])
-    role["acls"] = [line for line in role["acls"] if line["topic"].endswith("info")]
-    assert rule_of(role) is None
+    for end in ("info", "rsp/u-a"):
+        part = role | {"acls": [line for line in role["acls"] if line["topic"].endswith(end)]}
+        assert rule_of(part) is None
     assert rule_of({"rolename": "g-abcd", "textdescription": role["textdescription"]}) is None
     assert rule_of({"rolename": "g-abcd"}) is None
 

@@ -117,18 +117,23 @@ class Phases:
                 await asyncio.to_thread(self._prove_rows)
             with self._phase("close"):
                 await self._close()
+                self.seen.closed = True
             with self._phase("cleanup"):
                 await self._cleanup()
         except StopRunError as error:
             self.seen.problems.append(error.reason)
 
     async def end(self) -> None:
-        """Hear what the crowds know, if they can still tell, and stop everything that was started. Bounded."""
+        """Hear what the crowds know, if they can still tell, and stop everything that was started. Bounded.
+
+        The readers of Kafka end first: a group that goes on sending would be seen to send what it has not told of yet.
+        """
+        await asyncio.to_thread(self._kafka.stop)
         for ask in (self._ask_crowd, self._control_report):
             with contextlib.suppress(CrowdFailedError, TimeoutError):
                 await asyncio.wait_for(ask(), _LAST_WORDS_S)
         await asyncio.gather(self._crowd.stop(), self._control.stop(), self._broker.stop())
-        for watch in (self._kafka, self._rows, self._lag):
+        for watch in (self._rows, self._lag):
             await asyncio.to_thread(watch.stop)
         if self._requests is not None:
             self._requests.close()

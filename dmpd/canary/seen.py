@@ -51,6 +51,8 @@ class Seen(Struct, kw_only=True):
     swept: int = 0
     drained: bool = False
     """Whether what was sent had its time to arrive."""
+    closed: bool = False
+    """Whether that is so of the control group too, which sends until then."""
 
 
 def begun(settings: CanarySettings, plan: Plan, control_plan: Plan, former: Sequence[Former]) -> Seen:
@@ -115,7 +117,7 @@ def _around(seen: Seen, settings: CanarySettings, late_after_s: float, checked: 
         seen.control_history,
         late_after_s,
         told=seen.control_told is not None,
-        drained=seen.drained,
+        drained=seen.drained and seen.closed,
     )
     codes: Counter[str] = Counter()
     for one in seen.connected:

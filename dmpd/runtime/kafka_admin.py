@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from typing import Final, TypeVar
 
 import confluent_kafka
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 from msgspec import Struct
 
-from dmpd.runtime.kafka import KafkaUnreachableError, client_config
+from dmpd.runtime.kafka import KafkaUnreachableError, client_config, making_client
 from dmpd.runtime.settings import KafkaSettings
 
 _TIMEOUT_S: Final = 15.0
@@ -103,11 +103,20 @@ class Progress(Struct, frozen=True):
 
 
 class GroupProgress:
-    """Asks again and again over one client, by one thread at a time."""
+    """Asks again and again over the same clients, by one thread at a time.
+
+    What is committed is asked by a consumer that never joins, not by ``list_consumer_group_offsets``: librdkafka frees
+    an admin request to a coordinator twice when it times out, and ends the process (SIGSEGV in ``rdk:main``, or the
+    assertion ``eonce->refcnt > 0``; confluent-kafka-python issue 1640, seen with 2.16.1 while Kafka restarted).
+    """
 
     def __init__(self, settings: KafkaSettings, group: str, topic: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         """Raises ``KafkaRefusedError``."""
         self._admin = _admin(settings)
+        with making_client(settings):
+            self._member = confluent_kafka.Consumer(
+                client_config(settings, "dmpd-admin") | {"group.id": group, "enable.auto.commit": False}
+            )
         self._group = group
         self._topic = topic
         self._timeout_s = timeout_s
@@ -122,9 +131,11 @@ class GroupProgress:
         partitions = _partitions(self._admin, topic, timeout_s)
         ends = _offsets(self._admin, topic, OffsetSpec.latest(), partitions, timeout_s)
         begins = _offsets(self._admin, topic, OffsetSpec.earliest(), partitions, timeout_s)
-        asked = ConsumerGroupTopicPartitions(self._group, [TopicPartition(topic, number) for number in partitions])
-        answers = self._admin.list_consumer_group_offsets([asked], request_timeout=timeout_s)
-        found = _answer(answers[self._group], f"group {self._group}").topic_partitions
+        asked = [TopicPartition(topic, number) for number in partitions]
+        try:
+            found = self._member.committed(asked, timeout=timeout_s)
+        except confluent_kafka.KafkaException as error:
+            raise KafkaUnreachableError(f"group {self._group}: {error.args[0].str()}") from error
         committed = {one.partition: one.offset for one in found if one.offset >= 0}
         return Progress(ends, begins | committed)
 

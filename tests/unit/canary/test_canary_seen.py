@@ -54,7 +54,7 @@ def whole(*, arrive=True, drained=True):
             sent(seen.history, number, slot, 100 + slot)
             if arrive:
                 arrived(seen.arrivals, number, slot, 100.5 + slot)
-    seen.connected, seen.drained = [connected(2)], drained
+    seen.connected, seen.drained, seen.closed = [connected(2)], drained, drained
     seen.told = [told(seen.history)]
     return seen
 
@@ -143,6 +143,16 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
     assert (facts.probes, facts.probes_expected) == (3, 4)
     assert [one.run for one in facts.former] == ["r"]
     assert [one.name for one in facts.problems] == ["mine", "other"]
+
+
+def test_of_a_control_group_that_was_cut_off_nothing_is_lost():
+    seen = whole()
+    seen.closed = False
+    seen.control_told = told(seen.control_history)
+    sent(seen.control_history, 3, 2, 100)  # a moment ago
+    assert facts_of(seen, SETTINGS, []).control_lost.count == 0
+    seen.closed = True
+    assert facts_of(seen, SETTINGS, []).control_lost.count == 1
 
 
 def test_requests_that_had_no_time_to_be_answered_are_not_unanswered():

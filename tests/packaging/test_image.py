@@ -21,7 +21,7 @@ from dmpd.model.topics import info_topic, partition_of
 from dmpd.runtime import exit_codes
 from dmpd.runtime.kafka_admin import group_lag
 from dmpd.stream.settings import MEBIBYTE
-from tests.support import composed, document_blocks
+from tests.support import composed, document_blocks, yardstick
 from tests.support import docker as dockers
 from tests.support.cgroup import MEMORY, PeakMemory
 from tests.support.messages import checkpoint, session_id
@@ -32,8 +32,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(900)]
 IMAGE = "dmpd:ci"
 USER = 10001
 PARTITIONS = 4
-BUILD_S = 2 * 180
-"""The promise is 180 s; here other tests run beside it."""
+BUILD_S = 180
+BESIDE = 2
+"""Other tests run beside it."""
 OVER_BASE_BYTES = 90_000_000
 SAFE = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")
 LIMIT_BYTES = 384 * MEBIBYTE
@@ -65,14 +66,14 @@ CANARY = {
 
 
 class Built:
-    def __init__(self, docker, took_s):
-        self.docker, self.took_s = docker, took_s
+    def __init__(self, docker, took_s, slowness):
+        self.docker, self.took_s, self.slowness = docker, took_s, slowness
 
 
 @pytest.fixture(scope="module")
 def built():
     with dockers.running() as docker:
-        yield Built(docker, docker.build(IMAGE))
+        yield Built(docker, docker.build(IMAGE), yardstick.slowness())
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def project(migrated):
 
 
 def test_it_builds_in_time_is_small_and_says_what_it_is(built):
-    assert built.took_s <= BUILD_S
+    assert built.took_s <= BUILD_S * max(BESIDE, built.slowness)
     over = built.docker.inspect(IMAGE)["Size"] - built.docker.inspect(dockers.BASE)["Size"]
     print(f"image: built in {built.took_s:.0f} s, {over / 1e6:.1f} MB over its base")
     assert over <= OVER_BASE_BYTES

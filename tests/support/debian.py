@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import yardstick
 from tests.support.services import unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,7 @@ def built(arch: str) -> Path:
     def make(folder: Path) -> None:
         said = run("sh", "-c", BUILDS[arch])
         (folder / "said").write_text(said)
+        (folder / "slowness").write_text(str(yardstick.slowness()))
         (line,) = [line for line in said.splitlines() if line.startswith(f"deb: {MADE}/")]
         shutil.copy2(line.removeprefix("deb: ").partition(":")[0], folder)
 

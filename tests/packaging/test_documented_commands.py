@@ -45,7 +45,7 @@ def shell(command, folder, *, check=True, **variables):
         env=environment(variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -54,8 +54,9 @@ def shell(command, folder, *, check=True, **variables):
 
 def shown_until_interrupted(command, folder, variables):
     """The beginning of what an endless command shows; then Ctrl-C, at which it must end well."""
+    heeding = ["env", "--default-signal=INT"]  # which whoever began the tests in the background has ignored
     process = subprocess.Popen(
-        ["bash", "-c", f"exec {command}"], cwd=folder, env=environment(variables), stdout=subprocess.PIPE
+        [*heeding, "bash", "-c", f"exec {command}"], cwd=folder, env=environment(variables), stdout=subprocess.PIPE
     )
     patience = threading.Timer(PATIENCE_S, process.kill)
     patience.start()

@@ -102,7 +102,9 @@ def test_one_commander_at_a_time(rig, ctl):
 @contextmanager
 def in_the_queue(rig, user, *words):
     """``dmpctl access grant --wait`` for an hour, which has said that it waits."""
-    command = [BIN / "dmpctl", "access", "grant", user, *words, "--wait", "--for", "1h", "--config", rig.daemon.config]
+    # INT is ignored by what is started in the background, as these tests may be.
+    command = ["env", "--default-signal=INT", BIN / "dmpctl", "access", "grant", user, *words, "--wait", "--for", "1h"]
+    command += ["--config", rig.daemon.config]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
         try:
             assert any("stands in the queue" in line for line in waiting.stderr), "it never stood in the queue"

@@ -210,6 +210,7 @@ def test_an_operator_sees_the_parts_and_the_changes(lab):
     assert {part["name"]: part["ready"] for part in json.loads(status.stdout)} == {
         "bridge": True,
         "cloud-registry": True,
+        "access": True,
         "kafka": True,
         "database": True,
     }

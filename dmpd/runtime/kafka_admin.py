@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 from msgspec import Struct
 
+from dmpd.runtime import kafka_committed
 from dmpd.runtime.kafka import KafkaUnreachableError, client_config, making_client
 from dmpd.runtime.settings import KafkaSettings
 
@@ -133,7 +134,7 @@ class GroupProgress:
         begins = _offsets(self._admin, topic, OffsetSpec.earliest(), partitions, timeout_s)
         asked = [TopicPartition(topic, number) for number in partitions]
         try:
-            found = self._member.committed(asked, timeout=timeout_s)
+            found = kafka_committed.committed(self._member, asked, timeout_s)
         except confluent_kafka.KafkaException as error:
             raise KafkaUnreachableError(f"group {self._group}: {error.args[0].str()}") from error
         committed = {one.partition: one.offset for one in found if one.offset >= 0}

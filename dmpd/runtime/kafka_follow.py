@@ -13,6 +13,7 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from dmpd.runtime.kafka import KafkaUnreachableError, making_client
+from dmpd.runtime.kafka_committed import committed
 from dmpd.runtime.kafka_reader import ReadRecord, close_unanswered, reader_config, record_of
 from dmpd.runtime.settings import KafkaSettings
 
@@ -115,7 +116,7 @@ class Follower:
     def _starts(self, numbers: Sequence[int], since_ms: int | None) -> dict[int, int]:
         if since_ms is None:
             asked = [TopicPartition(self._topic, number) for number in numbers]
-            found = self._consumer.committed(asked, _TIMEOUT_S)
+            found = committed(self._consumer, asked, _TIMEOUT_S)
         else:
             asked = [TopicPartition(self._topic, number, since_ms) for number in numbers]
             found = self._consumer.offsets_for_times(asked, _TIMEOUT_S)

@@ -11,6 +11,9 @@ from psycopg.conninfo import conninfo_to_dict
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
+_SEVERAL: Final = "Multiple connection attempts failed. All failures were:"
+"""psycopg's words before a line for each host."""
+
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """One whose every call ends: with what the server says, or, when it says nothing, as a lost connection."""
@@ -54,7 +57,7 @@ def connect(settings: DatabaseSettings, *, application: str) -> Connection:
     try:
         connection = Connection.connect(**_parameters(settings, application))
     except (psycopg.OperationalError, psycopg.ProgrammingError, OSError) as error:
-        raise DatabaseUnreachableError(f"{describe(settings)}: {str(error).strip()}") from error
+        raise DatabaseUnreachableError(f"{describe(settings)}: {_every_answer(error)}") from error
     connection.answer_timeout_s = settings.answer_timeout_s
     if not settings.prepare:
         connection.prepare_threshold = None
@@ -64,6 +67,14 @@ def connect(settings: DatabaseSettings, *, application: str) -> Connection:
         connection.close()
         raise DatabaseUnreachableError(f"{describe(settings)}: {error}") from error
     return connection
+
+
+def _every_answer(error: Exception) -> str:
+    """What ``error`` says; of several hosts what each answered, in one line: it would begin with the last one's."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if _SEVERAL not in lines:
+        return "\n".join(lines)
+    return "; ".join(line.removeprefix("- ") for line in lines[lines.index(_SEVERAL) + 1 :])
 
 
 def describe(settings: DatabaseSettings) -> str:

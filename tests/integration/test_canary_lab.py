@@ -17,6 +17,7 @@ from dmpd.runtime.mqtt import MqttClient
 from tests.support.aio import async_test
 from tests.support.broken_bridge import BrokenBridge
 from tests.support.canary_lab import (
+    BROKEN,
     CLIENTS,
     CONTROL,
     broker_pid,
@@ -27,6 +28,7 @@ from tests.support.canary_lab import (
     names,
     ready,
     run_small,
+    run_unbroken,
     small,
     told,
     without,
@@ -58,19 +60,13 @@ def whole(lab):
 @async_test
 async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
     groups = consumer_groups(whole)
-    pid = broker_pid(whole)
     both = await asyncio.gather(run_small(whole), run_small(whole), return_exceptions=True)
     (refused,) = [one for one in both if isinstance(one, BaseException)]
     assert isinstance(refused, BusyError)
     assert "is under way" in str(refused)
     (saved,) = [one for one in both if not isinstance(one, BaseException)]
+    saved = await run_unbroken(whole, saved)
     facts = saved.report.facts
-    if broker_pid(whole) != pid:
-        # Mosquitto 2.0.11 dies now and then by itself, in its list of expiring sessions: no run can pass then.
-        assert "control_disconnects" in names(saved), told(saved)
-        ready(whole)
-        saved = await run_small(whole)
-        facts = saved.report.facts
     assert saved.report.verdict == "pass", told(saved)
     assert (facts.connected, facts.sent, facts.acked, facts.arrived) == (CLIENTS, *[CLIENTS * 11] * 3)
     assert facts.rows_compared == facts.cleaned == CLIENTS
@@ -80,7 +76,8 @@ async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
     assert sum(one.n for one in facts.raes.values()) > 0, "nothing of the real RAEs was seen"
     assert facts.broker["after"]["subscriptions"] < facts.broker["before"]["subscriptions"] + CLIENTS
     history(whole, saved)
-    assert consumer_groups(whole) == groups, "a consumer group was left"
+    left = consumer_groups(whole) - groups - {"dmpd-bridge"}  # whose first word may come only now
+    assert not left, "a consumer group was left"
     assert whole.query("SELECT count(*) FROM access_grant WHERE rae LIKE 'canary-%'") == [(0,)]
 
 
@@ -222,7 +219,11 @@ async def test_a_runner_that_was_killed_is_told_of_by_the_next_run_which_cleans_
         clock.remove()
         clock.everybody()
     assert names(saved, "degraded") >= {"former_run_died", "former_left_sessions"}, told(saved)
-    assert not names(saved) | names(saved, "unknown"), told(saved)
+    if names(saved) & BROKEN:
+        assert names(saved) <= BROKEN | {"leftovers"}, told(saved)
+        assert names(saved, "unknown") <= {"probes_unknown", "control_unknown"}, told(saved)
+    else:
+        assert not names(saved) | names(saved, "unknown"), told(saved)
     facts = saved.report.facts
     assert facts.swept == CLIENTS + CONTROL
     assert 0 < facts.times["row"].max < 60, "a step is in a time"

@@ -64,9 +64,9 @@ class Partition:
         self.rate: Final = ReleaseRate(plenty_bytes=settings.max_record_bytes // 2)
         self.ages: Final = Ages()
         self.next_to_place = next_offset
-        self.log_end = 0
-        """Where the log ended when records last came in bulk, or before that: it only grows."""
         """Offset that is expected next; what comes below it was placed already. None = any."""
+        self.log_end = 0
+        """Where the log ended when records last came in bulk; 0 = they never did, or nothing is fetched any more."""
         self.is_full = False
         """Whether what was placed last reached the mark, or did not fit: nothing more is to be fetched."""
         self.lost_from: int | None = None

@@ -13,6 +13,7 @@ from dmpd.cloud_registry import migrate, retention
 from dmpd.model.grant_request import GrantRefusedError
 from dmpd.runtime.database import connect
 from tests.support.grants import S1, S2
+from tests.support.rows import migrated
 
 pytestmark = pytest.mark.services
 
@@ -21,9 +22,7 @@ HOURS_MAX = 720.0
 
 @pytest.fixture
 def connection(postgres):
-    with closing(connect(postgres, application="test")) as found:
-        found.autocommit = True
-        migrate.migrate(found)
+    with migrated(postgres) as found:
         found.answer_timeout_s = 60
         yield found
 

@@ -31,6 +31,7 @@ from tests.support.canary_lab import (
     run_unbroken,
     small,
     told,
+    whole_again,
     without,
 )
 from tests.support.platform import BIN, LabUnderTest, until
@@ -50,11 +51,8 @@ def lab():
 
 @pytest.fixture
 def whole(lab):
-    """The lab with all its parts ready, and so again behind the test."""
-    ready(lab)
-    forget_canaries(lab)
-    yield lab
-    ready(lab)
+    with whole_again(lab) as found:
+        yield found
 
 
 @async_test

@@ -11,12 +11,11 @@ from tests.support.canary_lab import (
     CLIENTS,
     broker_pid,
     canary_lab,
-    forget_canaries,
     names,
-    ready,
     run_small,
     small,
     told,
+    whole_again,
     without,
 )
 from tests.support.platform import until
@@ -32,11 +31,8 @@ def lab():
 
 @pytest.fixture
 def whole(lab):
-    """The lab with all its parts ready, and so again behind the test."""
-    ready(lab)
-    forget_canaries(lab)
-    yield lab
-    ready(lab)
+    with whole_again(lab) as found:
+        yield found
 
 
 @async_test

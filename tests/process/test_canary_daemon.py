@@ -1,6 +1,5 @@
 """``dmpd canary`` as a daemon: runs begin in time, an alarm is no readiness, a stop is quick."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -10,11 +9,10 @@ import pytest
 
 from dmpd.canary import store
 from dmpd.cli.canary import once_command
-from dmpd.cloud_registry.migrate import migrate
-from dmpd.runtime.database import connect
 from dmpd.runtime.health import fetch
 from tests.support.canary_reports import new_run
 from tests.support.platform import BIN, until
+from tests.support.rows import migrated
 
 pytestmark = pytest.mark.services
 RUN = "00000000-0000-0000-0000-00000000000a"
@@ -22,9 +20,7 @@ RUN = "00000000-0000-0000-0000-00000000000a"
 
 @pytest.fixture
 def connection(postgres):
-    with contextlib.closing(connect(postgres, application="test")) as found:
-        migrate(found)
-        found.autocommit = True
+    with migrated(postgres) as found:
         yield found
 
 

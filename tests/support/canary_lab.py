@@ -43,6 +43,15 @@ def ready(lab: LabUnderTest) -> None:
     until(lambda: all(one.get("state") == "ready" for one in lab.health().values()), "all daemons are ready", 60)
 
 
+@contextlib.contextmanager
+def whole_again(lab: LabUnderTest) -> Iterator[LabUnderTest]:
+    """``lab`` with all its parts ready and without runs, for a test; its parts are ready again behind it."""
+    ready(lab)
+    forget_canaries(lab)
+    yield lab
+    ready(lab)
+
+
 def forget_canaries(lab: LabUnderTest) -> None:
     """No run before has left anything for the next to tell of."""
     execute(lab, "UPDATE device_session SET closed_at = now() WHERE rae LIKE 'canary-%' AND closed_at IS NULL")

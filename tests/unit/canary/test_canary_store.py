@@ -1,7 +1,5 @@
 """The lease, the switch and the history, on a real database."""
 
-import contextlib
-
 import msgspec
 import pytest
 from msgspec import structs
@@ -9,9 +7,8 @@ from msgspec import structs
 from dmpd.canary import store
 from dmpd.canary.report import Counted, Facts
 from dmpd.canary.summary import summarize
-from dmpd.cloud_registry.migrate import migrate
-from dmpd.runtime.database import connect
 from tests.support.canary_reports import new_run, report_of
+from tests.support.rows import migrated
 
 pytestmark = pytest.mark.services
 A, B, C = (f"00000000-0000-0000-0000-00000000000{letter}" for letter in "abc")
@@ -29,9 +26,7 @@ def plain(value):
 
 @pytest.fixture
 def connection(postgres):
-    with contextlib.closing(connect(postgres, application="test")) as found:
-        migrate(found)
-        found.autocommit = True
+    with migrated(postgres) as found:
         yield found
 
 

@@ -1,6 +1,5 @@
 """dmpctl canary: what it tells of runs, and the exit codes that a monitor goes by."""
 
-import contextlib
 import json
 
 import pytest
@@ -10,10 +9,9 @@ from dmpd.canary import store
 from dmpd.canary.report import Facts, Reason
 from dmpd.canary.summary import summarize
 from dmpd.cli import dmpctl
-from dmpd.cloud_registry.migrate import migrate
 from dmpd.runtime import exit_codes
-from dmpd.runtime.database import connect
 from tests.support.canary_reports import new_run, report_of
+from tests.support.rows import migrated
 
 pytestmark = pytest.mark.services
 A, B = "a0000000-0000-0000-0000-000000000001", "b0000000-0000-0000-0000-000000000002"
@@ -22,9 +20,7 @@ SLOW = Reason(name="control_slow", word="fail", sentence="control group p99 2.00
 
 @pytest.fixture
 def connection(postgres):
-    with contextlib.closing(connect(postgres, application="test")) as found:
-        migrate(found)
-        found.autocommit = True
+    with migrated(postgres) as found:
         yield found
 
 

@@ -1,7 +1,8 @@
 """The checker of access: grants come and go for 50 users over 200 sessions while all parts are killed and frozen.
 
 Nobody is given anything that was sent outside of a grant and a second (longer only where the daemon or the broker was
-away: until they are back), and nobody is refused inside one. ``make chaos`` runs ten minutes; ``CHAOS_S`` and
+away: until they are back; what waited in the sockets of a frozen broker counts from when that reads it), and nobody is
+refused inside one. ``make chaos`` runs ten minutes; ``CHAOS_S`` and
 ``CHAOS_SEED`` set length and seed.
 """
 
@@ -208,9 +209,11 @@ class Chaos:
         await asyncio.to_thread(self._rig.broker.process.start)
 
     async def _freeze_broker(self):
+        begun = time.time()
         self._rig.broker.process.freeze()
         await asyncio.sleep(self._dice.uniform(0.5, 2))
         self._rig.broker.process.thaw()
+        self._history.standstills.append(Outage("the broker was frozen", begun, time.time()))
 
     async def _kill_postgres(self):
         await asyncio.to_thread(self._postgres.kill)

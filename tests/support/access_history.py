@@ -29,6 +29,8 @@ class History:
         self.given: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.refused: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.outages: list[Outage] = []
+        self.standstills: list[Outage] = []
+        """Of the broker: what is sent meanwhile waits in sockets, and is given by the grants of when it is read."""
         self._late_s = late_s
         self._early_s = early_s
 
@@ -39,7 +41,10 @@ class History:
             found += [
                 f"{key} was given something {self._distance(key, at):.2f} s outside of every grant"
                 for at in times
-                if not any(window.start <= at <= self._until(window.end, self._late_s) for window in self.windows[key])
+                if not any(
+                    window.start <= self._read_by(at) and at <= self._until(window.end, self._late_s)
+                    for window in self.windows[key]
+                )
             ]
         for key, times in self.refused.items():
             found += [
@@ -57,6 +62,10 @@ class History:
             if outage.start < until and outage.healed > instant:
                 until = max(until, outage.healed + slack_s)
         return until
+
+    def _read_by(self, at: float) -> float:
+        """When the broker had read what was sent ``at``, at the latest; a backlog after a standstill takes a while."""
+        return max([at, *(one.healed + self._late_s for one in self.standstills if one.start <= at <= one.healed)])
 
     def _is_out(self, at: float) -> bool:
         return any(outage.start <= at <= outage.healed + self._early_s for outage in self.outages)

@@ -7,11 +7,12 @@ from tests.support.access_history import History, Outage, Window
 KEY = ("u-a", "s")
 
 
-def history(*, given=(), refused=(), outages=(), windows=((100, 110),)):
+def history(*, given=(), refused=(), outages=(), standstills=(), windows=((100, 110),)):
     found = History(late_s=1.0, early_s=2.0)
     found.windows[KEY] = [Window(start, end, revoked=False) for start, end in windows]
     found.given[KEY], found.refused[KEY] = list(given), list(refused)
     found.outages = [Outage("it was dead", start, healed) for start, healed in outages]
+    found.standstills = [Outage("it was frozen", start, healed) for start, healed in standstills]
     return found
 
 
@@ -29,6 +30,10 @@ def history(*, given=(), refused=(), outages=(), windows=((100, 110),)):
         ({"given": [111.5], "outages": [(111.2, 130)]}, 1),
         ({"given": [117.9], "outages": [(109, 115), (115.5, 117)]}, 0),
         ({"given": [99.9], "outages": [(90, 130)]}, 1),
+        ({"given": [99.5], "standstills": [(99, 99.8)]}, 0),
+        ({"given": [98.9, 99.9], "standstills": [(99, 99.8)]}, 2),
+        ({"given": [98], "standstills": [(97, 98.9)]}, 1),
+        ({"given": [111.5], "standstills": [(111.2, 130)]}, 1),
         ({"refused": [101.9, 110.1, 99]}, 0),
         ({"refused": [102.1]}, 1),
         ({"refused": [105], "outages": [(95, 104)]}, 0),

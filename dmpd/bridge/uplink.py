@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from dmpd.bridge import metrics
 from dmpd.bridge.carrier import Carrier, Client, MakeProducer
 from dmpd.bridge.gate import Gate, GateState
+from dmpd.bridge.rival import STABLE_S, Rival
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.runtime.backoff import Backoff
 from dmpd.runtime.mqtt import SESSION_TAKEN_OVER, MqttRefusedError, MqttUnreachableError
@@ -23,7 +24,6 @@ from dmpd.runtime.settings import MqttSettings, TopicSettings
 CLIENT_ID: Final = "svc-bridge"
 FILTERS: Final = ("dmp/v1/+/+/info", "dmp/v1/+/+/rsp/+")
 TICK_S: Final = 0.1
-STABLE_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +81,7 @@ class Uplink:
         self._producer_failure = ""
         self._trouble = Backoff(settings.retry_first_s, settings.retry_max_s, random=random)
         self._takeovers = Backoff(settings.takeover_retry_first_s, settings.takeover_retry_max_s, random=random)
+        self._rival = Rival()
         self._client: Client | None = None
         self._reading = True
         self._paused = False
@@ -188,8 +189,9 @@ class Uplink:
                 receive_maximum=self._settings.receive_maximum,
             )
         except MqttRefusedError as error:
-            return self._failed("refused", str(error), error.reason_code)
+            return self._failed("refused", str(error))
         except MqttUnreachableError as error:
+            self._rival.broker_away()
             return self._failed("unreachable", str(error))
         self._client = client
         metrics.connected.set(1)
@@ -215,10 +217,11 @@ class Uplink:
             codes = await asyncio.wait_for(client.subscribe(FILTERS), self._mqtt.connect_timeout_s)
         except (TimeoutError, MqttUnreachableError) as error:
             client.abort()
-            return self._failed("unreachable", f"no answer to SUBSCRIBE: {error}", client.close_reason_code)
+            taken_over = client.close_reason_code == SESSION_TAKEN_OVER
+            return self._failed("unreachable", f"no answer to SUBSCRIBE: {error}", taken_over=taken_over)
         if any(code >= 0x80 for code in codes):
             await client.disconnect()
-            return self._failed("refused", f"SUBSCRIBE was refused: {codes}", max(codes))
+            return self._failed("refused", f"SUBSCRIBE was refused: {codes}")
         metrics.connects.labels("connected").inc()
         _log.info("connected, session %s", "resumed" if client.session_present else "new")
         self.problem = None
@@ -233,17 +236,19 @@ class Uplink:
             return 0
         if not self._carrier.has_producer():
             return self._failed("producer", self._producer_failure)
-        if time.monotonic() - began_s > STABLE_S:
+        lived_s = time.monotonic() - began_s
+        if lived_s > STABLE_S:
             self._trouble.reset()
             self._takeovers.reset()
-        return self._failed("lost", why, client.close_reason_code)
+        taken_over = self._rival.took_over(client.close_reason_code, lived_s)
+        return self._failed("lost", why, taken_over=taken_over)
 
-    def _failed(self, outcome: str, sentence: str, reason_code: int = 0) -> float:
+    def _failed(self, outcome: str, sentence: str, *, taken_over: bool = False) -> float:
         metrics.connects.labels(outcome).inc()
-        taken_over = reason_code == SESSION_TAKEN_OVER  # two bridges must not fight over the name
+        if taken_over:  # two bridges must not fight over the name
+            sentence += "; does a second bridge run?"
         delay_s = (self._takeovers if taken_over else self._trouble).next_s()
-        hint = "; does a second bridge run?" if taken_over else ""
-        _log.warning("connection %s: %s%s; again in %.1f s", outcome, sentence, hint, delay_s)
+        _log.warning("connection %s: %s; again in %.1f s", outcome, sentence, delay_s)
         self.problem = sentence
         return delay_s
 

@@ -32,26 +32,43 @@ class Way:
         self._kafka = kafka
         names = {name: kafka.create_topic(partitions=PARTITIONS) for name in ("info", "rsp", "cmd")}
         self._topics = TopicSettings(**names, info_dead=kafka.create_topic(), partitions=PARTITIONS)
-        sections = Sections(
-            bridge=BridgeSettings(health_bind=f"unix:{folder}/health.sock", retry_first_s=0.1, retry_max_s=0.5),
-            kafka=kafka.settings,
-            mqtt=mosquitto.settings("svc-bridge"),
-            topics=self._topics,
-        )
-        self.bridge = BridgeProcess(sections, folder / "bridge.log")
+        self._folder = folder
+        self.bridge = self.another("bridge")
         tag = uuid.uuid4().hex[:6]
         names = [f"T{tag}-{number}" for number in range(5)]
         self.publishers = [Publisher(rae, mosquitto.settings(rae), rows=200) for rae in names]
 
+    def another(self, name: str) -> BridgeProcess:
+        """One more bridge: at the broker all of them have one name."""
+        sections = Sections(
+            bridge=BridgeSettings(health_bind=f"unix:{self._folder}/{name}.sock", retry_first_s=0.1, retry_max_s=0.5),
+            kafka=self._kafka.settings,
+            mqtt=self.mosquitto.settings("svc-bridge"),
+            topics=self._topics,
+        )
+        return BridgeProcess(sections, self._folder / f"{name}.log")
+
     @property
     def unstored(self) -> int:
         return sum(publisher.unstored for publisher in self.publishers)
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(len(publisher.acknowledged) for publisher in self.publishers)
+
+    @property
+    def in_kafka(self) -> int:
+        return sum(self._kafka.end_offsets(self._topics.info))
 
     async def connected(self, times: int) -> None:
         await until(lambda: self.bridge.log.read_bytes().count(b"connected, session") >= times, "bridge connected")
 
     async def kill_broker(self) -> None:
         await asyncio.to_thread(self.mosquitto.process.kill)
+        await asyncio.to_thread(self.mosquitto.process.start)
+
+    async def restart_broker(self) -> None:
+        await asyncio.to_thread(self.mosquitto.process.stop)
         await asyncio.to_thread(self.mosquitto.process.start)
 
     async def all_durable(self, sending: list[asyncio.Task[None]]) -> None:
@@ -86,6 +103,44 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.02)
 
 
+def test_restarted_with_its_sessions_it_delivers_what_they_hold(kafka, tmp_path) -> None:
+    async def scenario(found: Way) -> None:
+        await found.connected(1)
+        assert await asyncio.to_thread(found.bridge.stop) == 0
+        sending = [asyncio.create_task(publisher.run()) for publisher in found.publishers]
+        await until(lambda: found.acknowledged >= 5 * 64, "the windows are full, and all acknowledged")
+        for task in sending:  # the outboxes send nothing again: what comes now, the broker kept
+            task.cancel()
+        await found.restart_broker()
+        found.bridge.start()
+        await until(lambda: found.in_kafka >= 5 * 64, "what the broker held is in Kafka")
+        await found.restart_broker()
+        await found.connected(3)
+        assert found.bridge.log.read_bytes().count(b"connected, session resumed") == 2
+        await found.all_durable([asyncio.create_task(publisher.run()) for publisher in found.publishers])
+        found.check()
+
+    with public_folder() as folder, way(kafka, tmp_path, folder) as found:
+        asyncio.run(scenario(found))
+
+
+def test_of_two_bridges_one_gives_way_and_the_other_carries(kafka, tmp_path) -> None:
+    async def scenario(found: Way) -> None:
+        await found.connected(1)
+        other = found.another("other")
+        other.start()
+        try:
+            logs = [one.log for one in (found.bridge, other)]
+            await until(lambda: any(b"a second bridge" in one.read_bytes() for one in logs), "one gives way")
+            await found.all_durable([asyncio.create_task(publisher.run()) for publisher in found.publishers])
+            found.check()
+        finally:
+            await asyncio.to_thread(other.stop)
+
+    with public_folder() as folder, way(kafka, tmp_path, folder) as found:
+        asyncio.run(scenario(found))
+
+
 def test_killed_with_its_default_persistence_it_forgets_sessions_and_queues(kafka, tmp_path) -> None:
     async def scenario(found: Way) -> None:
         await found.connected(1)
@@ -106,8 +161,7 @@ def test_with_its_queue_limits_exceeded_it_drops_in_silence_and_the_gap_is_seen_
         await found.connected(1)
         assert await asyncio.to_thread(found.bridge.stop) == 0
         sending = [asyncio.create_task(publisher.run()) for publisher in found.publishers]
-        acknowledged = lambda: sum(len(publisher.acknowledged) for publisher in found.publishers)  # noqa: E731 - a name for the wait
-        await until(lambda: acknowledged() >= 5 * 64, "the windows are full, and all acknowledged")
+        await until(lambda: found.acknowledged >= 5 * 64, "the windows are full, and all acknowledged")
         found.bridge.start()
         await found.all_durable(sending)
         wrong, stale = unseen(found.publishers, found.records())

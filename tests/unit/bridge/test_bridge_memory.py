@@ -44,7 +44,7 @@ async def test_all_rows_reach_kafka_in_order_through_kills_of_the_broker_with_an
     for mark, survives in ((500, True), (350, False), (200, True), (80, False)):
         await until(lambda mark=mark: publisher.unstored <= mark, f"{mark} rows left")
         broker.kill(sessions_survive=survives)
-        await asyncio.sleep(0)
+        await until(lambda: uplink.problem == "the broker does not answer", "the bridge finds nobody there")
         broker.start()
     await until(publishing.done, "all durable")
     publishing.result()
@@ -69,7 +69,7 @@ async def test_two_bridges_do_not_fight_over_the_name() -> None:
         on_puback=lambda mid, code: None,
         receive_maximum=10,
     )
-    await until(lambda: uplink.problem == "taken over", "evicted")
+    await until(lambda: uplink.problem == "taken over; does a second bridge run?", "evicted")
     await asyncio.sleep(0.3)
     assert not other.closed.done(), "took the name back at once"
     uplink.stop()

@@ -10,6 +10,7 @@ from dmpd.bridge.settings import BridgeSettings
 from dmpd.bridge.uplink import FILTERS, Uplink
 from dmpd.model.messages import Durable
 from dmpd.model.topics import partition_of
+from dmpd.runtime.mqtt import MqttUnreachableError
 from dmpd.runtime.settings import MqttSettings, TopicSettings
 from tests.support.aio import async_test
 from tests.support.bridge_twins import ScriptedBroker, ScriptedProducer, refused
@@ -318,6 +319,31 @@ async def test_refusals_and_takeovers_are_waited_out() -> None:
         began_s = asyncio.get_running_loop().time()
         rig.broker.client.cut("session taken over", 0x8E)
         await until(lambda: len(rig.broker.connections) == 2, "connected again")
+        assert asyncio.get_running_loop().time() - began_s > 0.35, "fights over its name"
+
+
+async def cut_and_back(rig: Rig, *, away: bool = False) -> None:
+    """The broker hangs up without a word, and (``away``) takes no connection for a moment."""
+    before = len(rig.broker.connections)
+    if away:
+        rig.broker.refusals.append(MqttUnreachableError("nobody there"))
+    rig.broker.client.cut("the broker hung up")
+    await until(lambda: len(rig.broker.connections) > before and rig.broker.connected, "connected again")
+
+
+@async_test
+async def test_a_broker_that_hangs_up_again_and_again_without_a_word_is_a_name_taken_over(caplog) -> None:
+    """Mosquitto 2.0.11 says no 0x8E; one that dies does not take the next connection at once."""
+    async with running(Rig()) as rig:
+        for _ in range(3):
+            await cut_and_back(rig, away=True)
+        await cut_and_back(rig)
+        await cut_and_back(rig)
+        assert "second bridge" not in caplog.text
+        began_s = asyncio.get_running_loop().time()
+        rig.broker.client.cut("the broker hung up")
+        await until(lambda: "does a second bridge run?" in (rig.uplink.problem or ""), "it says so")
+        await until(lambda: rig.broker.connected, "connected again")
         assert asyncio.get_running_loop().time() - began_s > 0.35, "fights over its name"
 
 

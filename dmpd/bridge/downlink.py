@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from dmpd.bridge import metrics as bridge_metrics
 from dmpd.bridge import request_metrics as metrics
-from dmpd.bridge.feed import Feed, Sink
+from dmpd.bridge.feed import CLOCKS_APART_MS, Feed, Sink
 from dmpd.bridge.pending import Frontier, Key, Pending, PendingRequest, Place
 from dmpd.bridge.records import Outgoing
 from dmpd.bridge.requests import answer_for, answered_by, letter_of, request_of
@@ -33,6 +33,8 @@ IN_FLIGHT_MAX: Final = 64
 SAY_AGAIN_S: Final = 10.0
 """An answer in a RAE's place that was not seen in Kafka so long is given again."""
 COMMIT_AGAIN_S: Final = 30.0
+ASKED_AGAIN_MS: Final = 10_000
+"""An answer so long before a request that lives is none to it."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,8 +87,9 @@ class Downlink(Sink):
         self._limit = IN_FLIGHT_MAX
         self._pending = Pending(per_rae_max=settings.requests_per_rae_max)
         self._frontier = Frontier()
-        self._answered: set[Key] | None = set()
-        """What ``dmp.rsp`` answers; needed until all that stood in ``dmp.cmd`` at the start was taken, then None."""
+        self._answered: dict[Key, int] | None = {}
+        """What ``dmp.rsp`` answers, and when last (ms, by the records' timestamps); needed until all that stood in
+        ``dmp.cmd`` at the start was taken, then None."""
         self._said: dict[Place, _Said] = {}
         self._said_places: dict[Key, list[Place]] = {}
         """Of ``_said``: after an outage there may be thousands, and each is looked for when it is seen."""
@@ -165,7 +168,7 @@ class Downlink(Sink):
                 continue
             self._since_s[request.place] = now_s
             raes[request.key.rae] = None
-            self._take(request, now_s)
+            self._take(request, now_s, asked_ms=record.timestamp_ms)
         if live:
             self._answered = None
         self._send(now_s, raes)
@@ -179,7 +182,7 @@ class Downlink(Sink):
             if key is None:
                 continue
             if self._answered is not None:
-                self._answered.add(key)
+                self._answered[key] = max(record.timestamp_ms, self._answered.get(key, -1))
             for place in self._pending.answered(key, now_s):
                 metrics.requests.labels("answered").inc()
                 metrics.request_seconds.observe(now_s - self._since_s[place])
@@ -191,8 +194,8 @@ class Downlink(Sink):
         self._send(now_s, raes)
         self._hold_or_flow()
 
-    def _take(self, request: PendingRequest, now_s: float) -> None:
-        if self._answered is not None and request.key in self._answered:
+    def _take(self, request: PendingRequest, now_s: float, *, asked_ms: int) -> None:
+        if self._was_answered(request, now_s, asked_ms):
             metrics.requests.labels("answered_before").inc()
             self._done(request.place)
         elif request.deadline_s <= now_s:
@@ -201,6 +204,19 @@ class Downlink(Sink):
         elif not self._pending.add(request):
             why = f"{self._settings.requests_per_rae_max} requests wait for this RAE already"
             self._say(request, "refused", why, now_s=now_s)
+
+    def _was_answered(self, request: PendingRequest, now_s: float, asked_ms: int) -> bool:
+        """Whether the last bridge saw this record to its end.
+
+        An answer of long before it was asked is another record's: its id is asked again. One that lives and is sent
+        once too often, as the clocks of Kafka and of the bridge are apart, brings the same answer; of one whose
+        lifetime is over nobody may say ``expired`` after the RAE has answered.
+        """
+        answered_ms = None if self._answered is None else self._answered.get(request.key)
+        if answered_ms is None:
+            return False
+        apart_ms = ASKED_AGAIN_MS if now_s < request.deadline_s else CLOCKS_APART_MS
+        return answered_ms >= asked_ms - apart_ms
 
     def _done(self, place: Place) -> None:
         self._since_s.pop(place, None)
@@ -246,7 +262,7 @@ class Downlink(Sink):
         )
         self._said_places.setdefault(request.key, []).append(request.place)
         self._said[request.place] = _Said(request.key, record, now_s + SAY_AGAIN_S)
-        self._produce(record, _ignore_report)
+        self._produce(record, _report_of_answer)
 
     def _bury(self, record: ReadRecord, error: InvalidMessageError, *, now_s: float, truncated: bool = False) -> None:
         place = Place(record.partition, record.offset)
@@ -315,7 +331,7 @@ class Downlink(Sink):
         for place, said in self._said.items():
             if fatal is not None or now_s >= said.again_at_s:
                 self._said[place] = said._replace(again_at_s=now_s + SAY_AGAIN_S)
-                self._produce(said.record, _ignore_report)
+                self._produce(said.record, _report_of_answer)
         for letter in list(self._letters.values()):
             if fatal is not None or now_s >= letter.again_at_s:
                 self._bury(letter.record, letter.error, now_s=now_s)
@@ -329,5 +345,8 @@ class Downlink(Sink):
             self._feed.commit(positions)
 
 
-def _ignore_report(_: str | None) -> None:
-    """It is seen in ``dmp.rsp``, or given again."""
+def _report_of_answer(refusal: str | None) -> None:
+    """That Kafka has it is seen in ``dmp.rsp``; else it is given again."""
+    if refusal is not None:
+        bridge_metrics.undelivered.inc()
+        _log.error("an answer in a RAE's place: %s; given again in %g s", refusal, SAY_AGAIN_S)

@@ -66,7 +66,7 @@ def answered_by(record: ReadRecord) -> Key | None:
     try:
         topic = parse_topic((record.key or b"").decode())
         head = _head_decoder.decode(record.value or b"")
-    except (InvalidTopicError, UnicodeDecodeError, msgspec.DecodeError):
+    except (InvalidTopicError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
     if topic.kind != "rsp" or topic.requester is None:
         return None

@@ -63,10 +63,16 @@ class Bench:
         self.client = Client()
         self.settings = BridgeSettings(**settings)
         self.downlink: Downlink | None = None
+        self.producers: list[MemoryProducer] = []
         self.skew_s = 0.0
 
+    def producer(self) -> MemoryProducer:
+        self.producers.append(MemoryProducer(self.kafka))
+        return self.producers[-1]
+
     @asynccontextmanager
-    async def running(self, *, attached: bool = True) -> AsyncIterator[Downlink]:
+    async def running(self, *, attached: bool = True, fatal: str | None = None) -> AsyncIterator[Downlink]:
+        """``fatal``: of the first producer."""
         self.downlink = one = Downlink(
             self.settings,
             topics=TOPICS,
@@ -76,9 +82,10 @@ class Bench:
                 open_requests=self.open_requests,
                 open_responses=lambda since_ms: MemoryFollower(self.kafka, TOPICS.rsp, group="", since_ms=since_ms),
             ),
-            make_producer=lambda: MemoryProducer(self.kafka),
+            make_producer=self.producer,
         )
         one.start()
+        self.producers[-1].fatal = fatal
         if attached:
             one.attached(self.client)
         try:
@@ -112,11 +119,21 @@ class Bench:
         at_ms = int((time.time() - age_s) * 1000)
         self.kafka.topics[TOPICS.cmd][number].append(StoredRecord(key, value, tuple(headers), at_ms))
 
-    def answer(self, name: str, *, rae: str = "r1", requester: str = "op-a", outcome: Any = "accepted") -> None:
+    def answer(
+        self,
+        name: str,
+        *,
+        rae: str = "r1",
+        requester: str = "op-a",
+        outcome: Any = "accepted",
+        age_s: float = 0,
+        behind: list[StoredRecord] | None = None,
+    ) -> None:
+        """``behind``: records that come with it, before it."""
         response = Response(v=1, rae=rae, session="rae", at=datetime.now(UTC), epoch=1, id=name, outcome=outcome)
         key = rsp_topic(rae, "rae", requester).encode()
-        record = StoredRecord(key, encode(response), (), time.time_ns() // 1_000_000)
-        self.kafka.topics[TOPICS.rsp][partition_of(rae, N)].append(record)
+        record = StoredRecord(key, encode(response), (), int((time.time() - age_s) * 1000))
+        self.kafka.topics[TOPICS.rsp][partition_of(rae, N)].extend([*(behind or []), record])
 
     def said(self) -> list[tuple[str, str]]:
         records = [json.loads(one.value or b"") for part in self.kafka.topics[TOPICS.rsp] for one in part]
@@ -245,6 +262,21 @@ async def test_after_a_restart_what_was_answered_is_neither_sent_again_nor_expir
         bench.answer("waits", outcome="done")
         await bench.until(bench.committed, "committed")
     assert bench.said() == [("done", "done"), ("waits", "done")]
+
+
+@async_test
+async def test_what_is_asked_again_just_before_a_restart_is_answered_again() -> None:
+    """The first request under this id was answered long ago; an older one, to an absent RAE, keeps it from a commit."""
+    bench = Bench()
+    bench.ask("waits", lifetime_s=3600, age_s=600)
+    bench.ask("again", lifetime_s=60, age_s=500)
+    bench.answer("again", outcome="done", age_s=499)
+    bench.ask("again", lifetime_s=60)
+    async with bench.running():
+        await bench.until(lambda: "again" in bench.client.ids(), "published")
+        bench.answer("again", outcome="done")
+        await bench.until(lambda: bench.downlink.status()["pending"] == 1, "done")  # type: ignore[union-attr]
+    assert bench.said() == [("again", "done")] * 2, "the first was not said to be expired"
 
 
 @async_test
@@ -380,6 +412,44 @@ async def test_while_kafka_is_away_nothing_is_lost_and_an_answer_in_a_raes_place
         assert bench.said() == []
         bench.kafka.up = True
         await bench.until(lambda: bench.said() == [("a", "expired")], "expired")
+        await bench.until(bench.committed, "committed")
+
+
+@pytest.mark.parametrize("trouble", ["refused", "fatal"])
+def test_an_answer_or_a_dead_letter_that_kafka_does_not_take_is_logged_and_given_again(trouble, caplog) -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.ask("old", lifetime_s=5, age_s=6)
+        bench.put(b"nonsense", b"{}")
+        sentence = "Broker: Topic authorization failed"
+        async with bench.running(fatal=sentence if trouble == "fatal" else None):
+            if trouble == "refused":
+                bench.kafka.refused = dict.fromkeys((TOPICS.rsp, TOPICS.info_dead), sentence)
+                logged = ("an answer in a RAE's place", "dead letter of dmp.cmd 0/")
+                await bench.until(lambda: all(one in caplog.text for one in logged), "both refusals are logged")
+                assert not bench.committed()
+                bench.kafka.refused.clear()
+                bench.skew_s = 11.0
+            await bench.until(bench.committed, "committed")
+        assert sentence in caplog.text
+        assert bench.said() == [("old", "expired")]
+        assert sum(len(part) for part in bench.kafka.topics[TOPICS.info_dead]) == 1
+        assert len(bench.producers) == (2 if trouble == "fatal" else 1)
+
+    asyncio.run(test())
+
+
+@async_test
+async def test_what_is_no_response_answers_nothing_and_costs_none_of_the_others_their_answer() -> None:
+    bench = Bench()
+    bench.ask("a")
+    key = rsp_topic("r1", "rae", "op-a").encode()
+    async with bench.running():
+        await bench.until(lambda: bench.client.ids() == ["a"], "published")
+        deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        wrong = [(key, said) for said in (deep, b"{", b'{"id":"\xff"}', b"", None)]
+        wrong += [(None, b'{"id":"a"}'), (b"dmp/v1/r1/rae/info", b'{"id":"a"}')]
+        bench.answer("a", behind=[StoredRecord(*one, (), time.time_ns() // 1_000_000) for one in wrong])
         await bench.until(bench.committed, "committed")
 
 

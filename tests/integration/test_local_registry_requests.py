@@ -5,6 +5,7 @@ import json
 import logging
 import sqlite3
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from dmpd.local_registry import metrics
 from dmpd.local_registry.memory_control import MemoryControl
 from dmpd.local_registry.request_table import Quota, RequestEntry
 from dmpd.local_registry.settings import RequestSettings
@@ -53,6 +55,12 @@ async def a_device(one: Rig, number: int = 1) -> str:
     ip = f"10.0.0.{number}"
     await one.until(lambda: bool(found()))
     return found()[0]
+
+
+def outcomes() -> Counter[tuple[str, str]]:
+    """The metric: requests by verb and outcome."""
+    samples = [one for family in metrics.requests.collect() for one in family.samples if one.name.endswith("_total")]
+    return Counter({(one.labels["verb"], one.labels["outcome"]): int(one.value) for one in samples})
 
 
 async def connected(one: Rig) -> None:
@@ -128,6 +136,7 @@ async def test_a_repeated_request_gets_the_same_answer_and_runs_once_across_a_re
 
 @async_test
 async def test_what_a_crash_interrupts_is_told_and_never_begun_again(tmp_path: Path) -> None:
+    before = outcomes()
     cloud = EdgeCloud()
     control = SlowControl()
     async with rig(cloud, tmp_path) as one:
@@ -142,6 +151,7 @@ async def test_what_a_crash_interrupts_is_told_and_never_begun_again(tmp_path: P
         for name in ("running", "waiting"):
             (answer,) = await answers(one, name)
             assert answer.outcome == "interrupted"
+        assert (outcomes() - before)["app.launch", "interrupted"] == 2
         cloud.ask(request("app.launch", session, app="Netflix", name="running"), session=session)
         assert [again.outcome for again in await answers(one, "running", count=2)] == ["interrupted"] * 2
     assert control.done.total() == 0
@@ -166,8 +176,28 @@ async def test_requests_of_one_device_wait_for_each_other_and_those_of_all_are_b
             assert done.index(f"{number} 0") < done.index(f"{number} 1")
 
 
+class JumpyTime:
+    """``time`` with a wall clock that jumps by two days at each look, back and forth."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._ahead_s = 86_400
+
+    def time(self) -> float:
+        self._ahead_s = -self._ahead_s
+        return time.time() + self._ahead_s
+
+    def time_ns(self) -> int:
+        return int(self.time() * 1e9)
+
+
 @async_test
-async def test_a_request_whose_turn_comes_too_late_is_expired_and_one_that_hangs_fails(tmp_path: Path) -> None:
+async def test_a_request_whose_turn_comes_too_late_is_expired_and_one_that_hangs_fails_whatever_the_wall_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmpd.local_registry.requests.time", JumpyTime())
+    before = outcomes()
     cloud = EdgeCloud()
     control = SlowControl()
     async with rig(cloud, tmp_path) as one:
@@ -184,10 +214,12 @@ async def test_a_request_whose_turn_comes_too_late_is_expired_and_one_that_hangs
         ]
         assert control.begun == 1
     assert control.done.total() == 0
+    assert outcomes() - before == {("app.launch", "failed"): 1, ("app.launch", "expired"): 1, ("ping", "expired"): 1}
 
 
 @async_test
 async def test_refusals_name_their_reason_and_leave_no_trace(tmp_path: Path) -> None:
+    before = outcomes()
     cloud = EdgeCloud()
     settings = RequestSettings(per_requester_max=2, waiting_max=2)
     async with rig(cloud, tmp_path, requests=settings) as one:
@@ -222,6 +254,8 @@ async def test_refusals_name_their_reason_and_leave_no_trace(tmp_path: Path) -> 
         assert "ask again later" in ((await answers(one, "w2"))[0].error or "")
         control.go.set()
         await answers(one, "w1")
+    refused = {verb: count for (verb, outcome), count in (outcomes() - before).items() if outcome == "refused"}
+    assert refused == {"unknown": 1, "ping": 3, "app.launch": 2, "probe": 1, "pin": 1, "merge": 1, "split": 1}
     with sqlite3.connect(tmp_path / DATABASE_NAME) as db:
         rows = {name for (name,) in db.execute("SELECT id FROM request")}
     assert rows == {"5", "pin", "merge", "split", "q0", "q1", "w0", "w1"}

@@ -34,7 +34,7 @@ class ThresholdSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """From the flash's end until the Cloud Registry has committed all that was in Kafka then."""
     control_during_p99_max_s: PositiveSeconds = 1.0
     """From publishing to the row, of the control group while the crowd is there."""
-    control_herd_p99_max_s: PositiveSeconds = 5.0
+    control_herd_p99_max_s: PositiveSeconds = 10.0
     """The same for a crowd that comes all at once (``herd``): all wait for its handshakes in the broker's thread."""
     control_after_ratio_max: Annotated[float, Meta(ge=1, le=1000)] = 2.0
     """The control group's p99 after the crowd, over that before it."""

@@ -1,4 +1,4 @@
-"""What the database says of the crowds: when rows came while the run goes on, and all of them at its end.
+"""What the database says of a crowd: when rows came while the run goes on, and all of them at its end.
 
 Times of rows are those at which the Cloud Registry wrote them, by the database's clock, turned into the monotonic clock
 of this machine. Behind a step of the database's clock the times by it mean nothing for a while: then a row counts as
@@ -21,7 +21,7 @@ from dmpd.runtime.database import Connection, DatabaseError
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
-_LOOK_S: Final = 0.5
+LOOK_S: Final = 0.5
 _BACK_S: Final = 30.0
 """Each look goes so far back: a row is seen after its transaction, its time is that of the statement that wrote it."""
 
@@ -51,16 +51,24 @@ class DatabaseWatch:
     """``start``, then read; ``stop``. A thread with a connection of its own, made again whenever it is lost."""
 
     def __init__(
-        self, settings: DatabaseSettings, *, plans: Sequence[Plan], others: Callable[[], Sequence[tuple[str, str]]]
+        self,
+        settings: DatabaseSettings,
+        *,
+        plan: Plan,
+        others: Callable[[], Sequence[tuple[str, str]]],
+        look_s: float = LOOK_S,
     ) -> None:
-        """``others`` names device sessions of RAEs that are no canaries, to look at how long their changes take."""
+        """``others`` names device sessions of RAEs that are no canaries, to look at how long their changes take.
+
+        ``look_s``: between two looks, each of which takes as long as the crowd is large (3,000: up to half a second
+        on a busy machine). A rev that is written over between two counts with the next one.
+        """
         self._settings = settings
-        self._plans = plans
+        self._plan = plan
         self._others = others
-        self._raes = [rae_of(number) for plan in plans for number in plan.numbers]
-        self._sessions = {
-            (rae_of(number), session_of(plan.run, number)): number for plan in plans for number in plan.numbers
-        }
+        self._look_s = look_s
+        self._raes = [rae_of(number) for number in plan.numbers]
+        self._sessions = {(rae_of(number), session_of(plan.run, number)): number for number in plan.numbers}
         self._thread = WatchThread("looks at the rows", self._run)
         self._clock = WallClock()
         self._looked_s = time.monotonic()
@@ -84,27 +92,25 @@ class DatabaseWatch:
         while not stopping.is_set():
             try:
                 with store.connected(self._settings) as connection:
-                    while not stopping.wait(_LOOK_S):
+                    while not stopping.wait(self._look_s):
                         self._look(connection)
                         self.trouble = None
             except (DatabaseError, UnavailableError) as error:
                 if self.trouble is None:
                     _log.warning("rows: %s", error)
                 self.trouble = str(error).strip()
-                stopping.wait(_LOOK_S)
+                stopping.wait(LOOK_S)
 
     def _look(self, connection: Connection) -> None:
         began_s = time.monotonic()
         since_s = self._ask_clock(connection) - _BACK_S - (began_s - self._looked_s)
-        for plan in self._plans:
-            raes = [rae_of(number) for number in plan.numbers]
-            rows = connection.execute(_ROWS, (raes, plan.epoch, since_s)).fetchall()
-            now_s = time.monotonic()
-            for rae, session, rev, applied_s in rows:
-                number = self._sessions.get((rae, session))
-                if number is not None and rev > self.revs.get(number, 0):
-                    self.revs[number] = rev
-                    self.applied_ns[number, rev] = int(self._written_s(applied_s, now_s) * 1e9)
+        rows = connection.execute(_ROWS, (self._raes, self._plan.epoch, since_s)).fetchall()
+        now_s = time.monotonic()
+        for rae, session, rev, applied_s in rows:
+            number = self._sessions.get((rae, session))
+            if number is not None and rev > self.revs.get(number, 0):
+                self.revs[number] = rev
+                self.applied_ns[number, rev] = int(self._written_s(applied_s, now_s) * 1e9)
         self._look_at_others(connection)
         self._looked_s = began_s
 

@@ -36,6 +36,8 @@ _LOOK_S: Final = 0.2
 _SAY_S: Final = 1.0
 _CONTROL_RAMP_S: Final = 1.0
 _CONTROL_INTERVAL_S: Final = 1.0
+_CONTROL_LOOK_S: Final = _CONTROL_INTERVAL_S / 4
+"""On a connection of its own: between two looks at the whole crowd more than a beat may pass."""
 _SYS_S: Final = 12.0
 """The broker's own figures come every 10 s by default."""
 _LAST_WORDS_S: Final = 10.0
@@ -85,7 +87,10 @@ class Phases:
             rsp=platform.topics.rsp,
             crowds=self._arrivals,
         )
-        self._rows = DatabaseWatch(platform.database, plans=[plan, self._control_plan], others=self._kafka.others)
+        self._rows = DatabaseWatch(platform.database, plan=plan, others=tuple)
+        self._control_rows = DatabaseWatch(
+            platform.database, plan=self._control_plan, others=self._kafka.others, look_s=_CONTROL_LOOK_S
+        )
         self._lag = LagWatch(platform.kafka, group=platform.group, topic=platform.topics.info)
         self._broker = BrokerWatch(
             structs.replace(platform.mqtt, cert_file=settings.service_cert_file, key_file=settings.service_key_file)
@@ -133,7 +138,7 @@ class Phases:
             with contextlib.suppress(CrowdFailedError, TimeoutError):
                 await asyncio.wait_for(ask(), _LAST_WORDS_S)
         await asyncio.gather(self._crowd.stop(), self._control.stop(), self._broker.stop())
-        for watch in (self._rows, self._lag):
+        for watch in (self._rows, self._control_rows, self._lag):
             await asyncio.to_thread(watch.stop)
         if self._requests is not None:
             self._requests.close()
@@ -141,8 +146,8 @@ class Phases:
     def facts(self, problems: Sequence[Reason]) -> Facts:
         """After ``end``; ``problems`` are what cut the run short."""
         seen = self.seen
-        seen.applied_ns = self._rows.applied_ns
-        seen.others_s = self._rows.others_s
+        seen.applied_ns = self._rows.applied_ns | self._control_rows.applied_ns
+        seen.others_s = self._control_rows.others_s
         seen.lag_max, seen.lag_done_s = self._lag.lag_max, self._lag.done_s
         if self._requests is not None:
             seen.requests_asked = len(self._requests.sent_ns)
@@ -165,6 +170,7 @@ class Phases:
         if self._settings.requests:
             self._requests = RequestSample(kafka, topic=topics.cmd, partitions=len(ends), plan=self._plan)
         self._rows.start()
+        self._control_rows.start()
         self._lag.start()
         await self._broker.start()
         self.seen.sys_before = dict(self._broker.before)

@@ -64,7 +64,7 @@ def rows(postgres, stepping):
 
 @pytest.fixture
 def watch(postgres, rows):
-    found = DatabaseWatch(postgres, plans=[PLAN], others=list)
+    found = DatabaseWatch(postgres, plan=PLAN, others=list)
     found.start()
     yield found
     found.stop()
@@ -101,7 +101,7 @@ def test_no_step_of_the_databases_clock_hides_a_row_or_makes_it_quicker_or_later
 
 def test_a_time_that_cannot_be_is_that_of_the_look(postgres):
     """The clock was stepped between the look at it and the look at the rows."""
-    watch = DatabaseWatch(postgres, plans=[PLAN], others=list)
+    watch = DatabaseWatch(postgres, plan=PLAN, others=list)
     now_s = time.monotonic()
     watch._clock.note(1e9 + now_s, now_s, now_s)
     assert watch._written_s(1e9 + now_s - 2, now_s) == pytest.approx(now_s - 2)

@@ -55,7 +55,7 @@ def test_what_was_proved_and_kept_to_is_passed():
         ({"times": {**GOOD.times, "row": slow(15.1)}}, "end_to_end_slow"),
         ({"lag_zero_s": 10.1}, "lag"),
         ({"control": {**GOOD.control, "during": slow(1.1)}}, "control_slow"),
-        ({"control": {**GOOD.control, "during": slow(5.1)}, "ramp": "herd"}, "control_slow"),
+        ({"control": {**GOOD.control, "during": slow(10.1)}, "ramp": "herd"}, "control_slow"),
         ({"control": {**GOOD.control, "after": slow(0.3)}}, "control_not_recovered"),
     ],
 )

@@ -61,7 +61,10 @@ class Observer:
         out, _error = self._process.communicate(timeout=_TIMEOUT_S)
         if self._process.returncode != 0:
             raise RuntimeError(f"an observer ended with {self._process.returncode}")
-        self.seen = msgspec.json.decode(out, type=Seen)
+        try:
+            self.seen = msgspec.json.decode(out, type=Seen)
+        except msgspec.DecodeError as error:
+            raise RuntimeError(f"{self._command[3]} observer: {len(out)} bytes, {out[-40:]!r}: {error}") from error
 
 
 def _number(payload: bytes) -> int:

@@ -12,24 +12,14 @@ import psycopg
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from dmpd.lab.kafka import Kafka
 from dmpd.lab.postgresql import SUPERUSER, PostgreSQL
 from dmpd.lab.server import free_ports
 from dmpd.lab.server_process import ServerProcess
+from tests.bench.kafka import BenchKafka
 from tests.bench.stream import processes
 from tests.support.services import public_folder, start
 
 PARTITIONS = 12
-
-
-class _Kafka(Kafka):
-    """With the JVM's own compiler and heap, as the peers' harness runs it: the lab's saves memory at its cost."""
-
-    def command(self) -> list[str]:
-        saved = ("-Xmx", "-XX:")
-        return [
-            word if word != "-Xmx512m" else "-Xmx768m" for word in super().command() if not word.startswith(saved[1])
-        ]
 
 
 class _PostgreSQL(PostgreSQL):
@@ -158,7 +148,7 @@ def running() -> Iterator[Servers]:
     """Both servers of this run's own; ended at the end of the context."""
     kafka_port, controller_port, postgres_port = free_ports(3)
     with public_folder() as folder:
-        kafka = _Kafka(folder / "kafka", port=kafka_port, controller_port=controller_port)
+        kafka = BenchKafka(folder / "kafka", port=kafka_port, controller_port=controller_port)
         postgres = _PostgreSQL(folder / "postgresql", postgres_port)
         with start(kafka) as broker, start(postgres) as cluster:
             yield Servers(broker, kafka.bootstrap_servers, cluster, postgres)

@@ -8,7 +8,6 @@ bridge in its place (``expired``, ``refused``); or when it stands among the dead
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -237,9 +236,7 @@ class Downlink(Sink):
             return
         for request in self._pending.due(now_s, raes=raes, room=room):
             try:
-                mid = client.publish(
-                    request.topic, request.payload, qos=1, expiry_s=math.ceil(request.deadline_s - now_s)
-                )
+                mid = client.publish(request.topic, request.payload, qos=1, expiry_s=_left_s(request, now_s))
             except MqttUnreachableError as error:
                 _log.debug("a request was not published: %s", error)
                 self._pending.unsent(request)
@@ -343,6 +340,11 @@ class Downlink(Sink):
         positions = self._frontier.to_commit()
         if positions and self._feed is not None:
             self._feed.commit(positions)
+
+
+def _left_s(request: PendingRequest, now_s: float) -> int:
+    """What is left of its life in whole seconds, as MQTT counts; rounded down, so that the RAE does not begin late."""
+    return max(1, int(request.deadline_s - now_s))
 
 
 def _report_of_answer(refusal: str | None) -> None:

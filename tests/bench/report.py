@@ -56,6 +56,13 @@ def worst(name: str, unit: str, samples: Sequence[float], *, bar: str) -> Figure
     return found
 
 
+def percentile(name: str, unit: str, samples: Sequence[float], part: float, *, bar: str | None = None) -> Figure:
+    """One percentile (``part`` of 1) of one series; ``n``, min and max are those of all its samples."""
+    found = figure(name, unit, samples, bar=bar)
+    found.value = sorted(samples)[int(len(samples) * part)]
+    return found
+
+
 def publish(name: str, figures: Sequence[Figure], *, keep: bool = False) -> None:
     """Print the table and write the file; ``keep`` what stands there of figures that are not among these."""
     file = FOLDER / f"{name}.json"

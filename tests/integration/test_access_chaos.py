@@ -204,9 +204,7 @@ class Chaos:
         await asyncio.to_thread(self._rig.broker.process.start)
 
     async def _empty_broker(self):
-        await asyncio.to_thread(self._rig.broker.process.kill)
-        (self._rig.broker.folder / "dynsec.json").unlink(missing_ok=True)
-        await asyncio.to_thread(self._rig.broker.process.start)
+        await asyncio.to_thread(self._rig.empty_broker)
 
     async def _freeze_broker(self):
         begun = time.time()

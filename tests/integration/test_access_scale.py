@@ -3,14 +3,13 @@
 import asyncio
 import time
 import uuid
-from contextlib import asynccontextmanager
-from typing import NamedTuple
 
 import pytest
 
 from tests.support import yardstick
 from tests.support.access import own_rig
-from tests.support.access_flood import Flood, Watcher, hears_and_commands, last, quiet
+from tests.support.access_flood import Flood, publishing
+from tests.support.access_turns import Figures, take_turns
 from tests.support.platform import until
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(700)]
@@ -35,37 +34,12 @@ def crowded():
         yield rig
 
 
-@asynccontextmanager
-async def publishing(rig):
-    """A RAE that says something each 10 ms, all of which the broker takes; yields the seconds that each PUBACK took."""
-    rae = await rig.party("R1").connect()
-    waited: list[float] = []
-
-    async def publish():
-        while True:
-            begun_s = time.perf_counter()
-            assert await rae.publish("dmp/v1/R1/rae/info") == 0
-            waited.append(time.perf_counter() - begun_s)
-            await asyncio.sleep(0.01)
-
-    task = asyncio.create_task(publish())
-    try:
-        yield waited
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await rae.gone()
-
-
 def test_a_broker_that_comes_back_empty_is_filled_again(crowded):
     """500 grants of 100 users: all back within 10 s of its start; the RAEs go on by the acl_file meanwhile."""
 
     rig = crowded
     before = len(rig.events("in force"))
-    rig.broker.process.kill()
-    (rig.broker.folder / "dynsec.json").unlink()
-    rig.broker.process.start()  # by a thread that stays: with the one that started it a server ends
+    rig.empty_broker()
     started_s = time.monotonic()
 
     async def main():
@@ -107,46 +81,18 @@ def test_two_thousand_grants_from_nothing_and_raes_hardly_notice():
         asyncio.run(main(rig))
 
 
-class Figures(NamedTuple):
-    """Of one grant after the other, seconds."""
-
-    felt: list[float]
-    """From its start to the first message that he got."""
-    late: list[float]
-    """From its end to the last thing that he was given."""
-
-
-async def one_grant(rig, watcher, figures, *, is_timed):
-    made = await asyncio.to_thread(rig.grant, watcher.user, level="command", s=3 if is_timed else 600)
-    if is_timed:
-        over = made.ends_at.timestamp()
-        await asyncio.sleep(max(0.0, over - time.time()))
-    else:
-        await hears_and_commands(watcher)
-        await asyncio.to_thread(rig.revoke, made.id)
-        over = time.time()
-    await quiet(watcher, for_s=1.2)
-    began = made.starts_at.timestamp()
-    if last(watcher) > began:
-        figures.late.append(last(watcher) - over)
-        figures.felt.extend([at - began for at in watcher.heard_at if at > began][:1])
-
-
-async def user(rig, name, figures):
-    async with Watcher(rig, name) as watcher:
-        await asyncio.to_thread(until, lambda: watcher.party is not None, "he tries")
-        for number in range(EACH):
-            await one_grant(rig, watcher, figures, is_timed=number % 2 == 0)
-
-
 def test_in_force_within_two_seconds_and_over_within_one_with_500_grants_present(crowded):
     """Half of 54 grants of three users are revoked, half end by time, on a session that is flooded."""
-    rig, figures = crowded, Figures([], [])
+    rig, figures = crowded, Figures([], [], [])
+
+    async def give(user, lasts_s):
+        return await asyncio.to_thread(rig.grant, user, level="command", s=lasts_s)
 
     async def main():
         async with Flood(rig) as flood:
             begun_s = time.monotonic()
-            await asyncio.gather(*(user(rig, f"u-{number}", figures) for number in range(WATCHERS)))
+            users = (f"u-{number}" for number in range(WATCHERS))
+            await asyncio.gather(*(take_turns(rig, user, figures, turns=EACH, give=give) for user in users))
             return flood.sent / (time.monotonic() - begun_s)
 
     def in_force():
@@ -155,12 +101,13 @@ def test_in_force_within_two_seconds_and_over_within_one_with_500_grants_present
 
     per_s = asyncio.run(main())
     until(lambda: len(in_force()) == WATCHERS * EACH, "the audit has all")
-    for what, found in (("in force", in_force()), ("felt", figures.felt), ("last after the end", figures.late)):
+    late = figures.timed + figures.revoked
+    for what, found in (("in force", in_force()), ("felt", figures.felt), ("last after the end", late)):
         found.sort()
         print(f"{what}: n={len(found)} median {found[len(found) // 2]:.3f} worst {found[-1]:.3f} s; {per_s:.0f}/s")
     slowness = yardstick.slowness()
-    assert len(figures.late) >= WATCHERS * EACH - 10, "the timed ones of a busy machine may end before they are felt"
+    assert len(late) >= WATCHERS * EACH - 10, "the timed ones of a busy machine may end before they are felt"
     assert per_s > 900 / slowness
     assert in_force()[-1] < IN_FORCE_S * slowness
     assert figures.felt[-1] < IN_FORCE_S * slowness
-    assert figures.late[-1] < LATEST_S * slowness
+    assert late[-1] < LATEST_S * slowness

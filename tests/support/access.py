@@ -17,6 +17,7 @@ import yaml
 from dmpd.access import store
 from dmpd.access.store import Wish
 from dmpd.cloud_registry import migrate
+from dmpd.model.grants import Grant
 from dmpd.runtime import health
 from dmpd.runtime.database import Connection, connect
 from dmpd.runtime.mqtt import Message, MqttClient, MqttUnreachableError
@@ -219,9 +220,9 @@ class AccessRig:
             )
             return store.grant(found, wish, hours_max=720)
 
-    def revoke(self, grant: str) -> None:
+    def revoke(self, grant: str) -> Grant:
         with self.connection() as found:
-            store.revoke(found, grant, by="op-test")
+            return store.revoke(found, grant, by="op-test")
 
     def fill(self, count: int, users: int, *, session: Callable[[int], str] = lambda n: str(uuid.UUID(int=n))) -> None:
         """So many grants of two hours at once, by one statement: each of a session of its own."""
@@ -249,6 +250,12 @@ class AccessRig:
                 " granted_by, why, queued) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 rows,
             )
+
+    def empty_broker(self) -> None:
+        """It dies, and comes back without any rule. From a thread that stays: with it the broker would end."""
+        self.broker.process.kill()
+        (self.broker.folder / "dynsec.json").unlink(missing_ok=True)
+        self.broker.process.start()
 
     def events(self, code: str) -> list[tuple[Any, ...]]:
         """``(grant, at, detail)`` of that code, oldest first."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 from dmpd.runtime.errors import UnavailableError
 from tests.support.grants import S1
@@ -107,3 +107,26 @@ async def quiet(watcher, *, for_s=2.0, timeout_s=60.0):
     while time.time() - last(watcher) < for_s:
         assert time.time() - begun < timeout_s, f"{watcher.user} goes on"
         await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def publishing(rig):
+    """A RAE that says something each 10 ms, all of which the broker takes; yields the seconds that each PUBACK took."""
+    rae = await rig.party("R1").connect()
+    waited: list[float] = []
+
+    async def publish():
+        while True:
+            begun_s = time.perf_counter()
+            assert await rae.publish("dmp/v1/R1/rae/info") == 0
+            waited.append(time.perf_counter() - begun_s)
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(publish())
+    try:
+        yield waited
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await rae.gone()

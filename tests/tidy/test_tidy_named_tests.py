@@ -17,7 +17,7 @@ def missing(text):
             yield f"{file}::{test}"
 
 
-@pytest.mark.parametrize("page", ["cloud-registry-tests.md", "canary-tests.md"])
+@pytest.mark.parametrize("page", ["access-tests.md", "cloud-registry-tests.md", "canary-tests.md"])
 def test_the_tests_that_are_named_exist(page):
     text = (PAGES / page).read_text()
     assert len(NAMED.findall(text)) > 30

@@ -7,7 +7,7 @@ from tests.bench.bridge.arrivals import Observer, Seen
 from tests.bench.bridge.publishers import row
 from tests.bench.bridge.servers import Bridge, Platform, wait_for
 from tests.bench.bridge.size import Size
-from tests.bench.report import Figure, figure
+from tests.bench.report import Figure, percentile
 
 _RATE_PER_S = 900
 _RAES = 300
@@ -36,13 +36,13 @@ def _figures(broker: Seen, kafka: Seen, numbers: range) -> list[Figure]:
     began_s = dict(zip(broker.number, broker.came_s, strict=True))
     came_s = dict(zip(kafka.number, kafka.came_s, strict=True))
     produced_s = dict(zip(kafka.number, kafka.produced_s, strict=True))
-    added_ms = sorted(1000 * (came_s[n] - began_s[n]) for n in numbers)
-    kafkas_ms = sorted(1000 * (came_s[n] - produced_s[n]) for n in numbers)
+    added_ms = [1000 * (came_s[n] - began_s[n]) for n in numbers]
+    kafkas_ms = [1000 * (came_s[n] - produced_s[n]) for n in numbers]
     return [
-        _percentile("added/p50", added_ms, 0.50, "<= 6"),
-        _percentile("added/p99", added_ms, 0.99, "<= 40"),
-        _percentile("added/kafka_p50", kafkas_ms, 0.50, None),
-        _percentile("added/kafka_p99", kafkas_ms, 0.99, None),
+        percentile("added/p50", "ms", added_ms, 0.50, bar="<= 6"),
+        percentile("added/p99", "ms", added_ms, 0.99, bar="<= 40"),
+        percentile("added/kafka_p50", "ms", kafkas_ms, 0.50),
+        percentile("added/kafka_p99", "ms", kafkas_ms, 0.99),
     ]
 
 
@@ -52,10 +52,3 @@ def numbered(rae: str, number: int) -> bytes:
 
 def _connected(bridge: Bridge) -> None:
     wait_for(lambda: bridge.metric("dmpd_bridge_connected") == 1, "the bridge is connected", _TIMEOUT_S)
-
-
-def _percentile(name: str, samples: list[float], part: float, bar: str | None) -> Figure:
-    """One percentile of one run; ``n``, min and max are those of all its samples."""
-    made = figure(name, "ms", samples, bar=bar)
-    made.value = samples[int(len(samples) * part)]
-    return made

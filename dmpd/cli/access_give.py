@@ -93,14 +93,25 @@ def run_grant(args: argparse.Namespace) -> int:
         try:
             return _granted(connection, made, args)
         except KeyboardInterrupt:
-            [current] = store.grants_named(connection, made.id)  # it may have moved up, and begun
-            if args.wait and current.starts_at > query.clock(connection):
-                store.revoke(connection, made.id, by=args.by, why="left the queue")
-                _warn("left the queue")
+            if args.wait and _changing(args, lambda fresh: _leave_queue(fresh, made, args)) == exit_codes.OK:
                 return exit_codes.INTERRUPTED
             raise
 
     return _changing(args, work)
+
+
+def _leave_queue(connection: Connection, made: Grant, args: argparse.Namespace) -> int:
+    """Give the place back, unless it has moved up and begun.
+
+    Ctrl-C may come in the middle of a question, and then the connection that asked is good for no other one: this is
+    for a fresh one.
+    """
+    [current] = store.grants_named(connection, made.id)
+    if current.starts_at <= query.clock(connection):
+        return exit_codes.DIFFERENT
+    store.revoke(connection, made.id, by=args.by, why="left the queue")
+    _warn("left the queue")
+    return exit_codes.OK
 
 
 def run_revoke(args: argparse.Namespace) -> int:

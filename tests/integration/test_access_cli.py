@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
@@ -85,6 +86,12 @@ def test_one_commander_at_a_time(rig, ctl):
     first = json.loads(ctl("grant", "u-one", *words, "--for", "1h").stdout)
     refused = json.loads(ctl("grant", "u-two", *words, "--for", "1h", code=4).stdout)
     assert [one["user"] for one in refused["holders"]] == ["u-one"]
+    held = rig.grant("u-looks", rae="R1", session=S2, level="command")
+    why = json.loads(ctl("explain", "u-looks", S2, "--rae", "R1", "--json").stdout)
+    assert (why["sees"], why["commands"]) == (True, False)
+    assert why["why"][0].startswith(f"grant {held.id}: command, in force, ")
+    assert why["why"][-1] == f"u-one commands it alone until {first['ends_at'][:19]}Z (grant {first['id']})"
+    assert not any(sentence.startswith(f"grant {first['id']}") for sentence in why["why"]), "another's is not his"
     with in_the_queue(rig, "u-two", *words) as second, in_the_queue(rig, "u-three", *words) as third:
         third.send_signal(signal.SIGINT)
         assert third.wait(60) == 6
@@ -97,6 +104,21 @@ def test_one_commander_at_a_time(rig, ctl):
     [gone] = json.loads(ctl("list", "--user", "u-three", "--past", "--json").stdout)
     assert (gone["state"], gone["queued"]) == ("ended", True)
     assert gone["ended_at"] < gone["starts_at"]
+
+
+def test_who_leaves_the_queue_in_the_middle_of_a_question_has_left_it(rig, ctl, monkeypatch):
+    """Ctrl-C, when it comes: psycopg takes no other question over a connection whose answer is under way."""
+
+    def interrupted(connection, made, args):
+        connection.pgconn.send_query(b"SELECT 1")
+        raise KeyboardInterrupt
+
+    words = ("--rae", "R6", "--session", S2, "--exclusive", "--why", "x", "--for", "1h")
+    ctl("grant", "u-holds", *words)
+    monkeypatch.setattr("dmpd.cli.access_give._granted", interrupted)
+    assert "left the queue" in ctl("grant", "u-leaves", *words, "--wait", code=6).stderr
+    [gone] = json.loads(ctl("list", "--user", "u-leaves", "--past", "--json").stdout)
+    assert (gone["state"], gone["queued"]) == ("ended", True)
 
 
 @contextmanager
@@ -133,18 +155,23 @@ def test_bad_input_is_refused_with_a_sentence(ctl, words, code, said):
 
 def test_a_grant_of_a_session_that_ended_shows_as_orphaned(rig, ctl):
     """Merged into another: the grant does not follow."""
-    ended = "aaaaaaaa-6c1f-4c3f-9c30-0b1f7f7a2f10"
+    ended, goes_on = "aaaaaaaa-6c1f-4c3f-9c30-0b1f7f7a2f10", "bbbbbbbb-6c1f-4c3f-9c30-0b1f7f7a2f10"
     rig.grant("u-orphan", rae="R8", session=ended)
+    rig.grant("u-orphan", rae="R8", session=goes_on, s=700)
     with rig.connection() as connection:
-        connection.execute(
-            "INSERT INTO device_session (rae, session, epoch, rev, seq, stale, closed_at, closed_reason, successor,"
-            " state, changed_at, kafka_partition, kafka_offset, applied_at)"
-            " VALUES ('R8', %s, 1, 1, 1, false, now(), 'merged', %s, 'unknown', now(), 0, 0, now())",
-            (ended, S1),
-        )
-    [row] = json.loads(ctl("list", "--user", "u-orphan", "--json").stdout)
-    assert row["state"] == "orphaned"
-    assert "orphaned" in ctl("explain", "u-orphan", ended).stdout
+        for rae, session, successor in (("R8", ended, S1), ("R8", goes_on, None), ("R9", goes_on, S1)):
+            connection.execute(
+                "INSERT INTO device_session (rae, session, epoch, rev, seq, stale, closed_at, closed_reason, successor,"
+                " state, changed_at, kafka_partition, kafka_offset, applied_at)"
+                " VALUES (%s, %s, 1, 1, 1, false, %s, %s, %s, 'unknown', now(), 0, 0, now())",
+                (rae, session, successor and datetime.now(UTC), successor and "merged", successor),
+            )
+    rows = json.loads(ctl("list", "--user", "u-orphan", "--json").stdout)
+    assert [(row["session"], row["state"]) for row in rows] == [(ended, "orphaned"), (goes_on, "in force")]
+    why = json.loads(ctl("explain", "u-orphan", ended, "--json").stdout)["why"]
+    assert why[0].startswith(f"grant {rows[0]['id']}: read, orphaned, from ")
+    assert not any(rows[1]["id"] in sentence for sentence in why), "of another session"
+    assert "several RAEs have session" in ctl("explain", "u-orphan", goes_on, code=1).stderr
     assert "has no grant for it" in ctl("explain", "u-orphan", S1, "--rae", "R8", code=1).stdout
 
 
@@ -156,6 +183,8 @@ def test_without_a_daemon_it_says_so_and_the_grant_stands(rig, ctl):
         assert "the broker does not know yet" in done.stderr
         [row] = json.loads(ctl("list", "--user", "u-late", "--json").stdout)
         assert row["state"] == "in force"
+        why = ctl("explain", "u-late", S1, "--rae", "R1").stdout
+        assert f"its rule g-{row['id']} is missing in the broker: dmpd access" in " ".join(why.split())
         command = [BIN / "dmpctl", "access", "extend", row["id"], "--for", "1h", "--timeout", "60", "--json"]
         extending = subprocess.Popen([*command, "--config", rig.daemon.config], stdout=subprocess.PIPE)
         until(lambda: row["id"] in {grant for grant, _, _ in rig.events("extended")}, "it waits for a daemon")

@@ -2,12 +2,12 @@
 
 import threading
 from contextlib import ExitStack, closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import pytest
 
-from dmpd.access import audit, exchange, store
+from dmpd.access import audit, exchange, query, store
 from dmpd.access.store import HeldByOthersError, Wish
 from dmpd.cloud_registry import migrate, retention
 from dmpd.model.grant_request import GrantRefusedError
@@ -78,6 +78,7 @@ def test_a_grant_is_in_the_next_snapshot_and_goes_when_revoked(connection):
         ({"hours": -1}, "it would end .* before it starts"),
         ({"hours": 0}, "it would end .* before it starts"),
         ({"hours": 721}, "expected at most 720 hours"),
+        ({"starts_at": datetime(2020, 1, 1, tzinfo=UTC)}, "it would have ended already"),
         ({"why": ""}, "why: expected 1 to 500"),
         ({"why": "a\nb"}, "why: expected 1 to 500"),
         ({"by": "op-" + "x" * 70}, "by: expected 1 to 64"),
@@ -121,6 +122,30 @@ def test_one_commander_at_a_time_and_a_fair_queue(connection):
     assert live[second.id].starts_at < live[second.id].ends_at == live[third.id].starts_at
     assert live[second.id].is_in_force(exchange.version(connection)[1])
     assert codes(connection, second.id) == ["queued", "moved up"]
+
+
+def test_a_place_in_the_queue_ends_before_the_maximum_too(connection):
+    put(connection, "u-a", level="exclusive", hours=700)
+    before = exchange.snapshot(connection)
+    with pytest.raises(GrantRefusedError, match="expected at most 720 hours"):
+        put(connection, "u-b", level="exclusive", hours=21, wait=True)
+    assert exchange.snapshot(connection).grants == before.grants
+
+
+def test_what_was_in_force_at_an_instant_is_found(connection):
+    """Half open, as everywhere; one that was revoked until then."""
+    one = put(connection, "u-a", hours=2)
+    other = put(connection, "u-b", rae="R2", hours=3)
+    revoked = store.revoke(connection, other.id, by="op-test")
+
+    def at(instant, **which):
+        return [found.id for found in query.grants(connection, at=instant, **which)]
+
+    moment = timedelta(microseconds=1)
+    assert at(one.starts_at - moment) == at(one.ends_at) == at(one.ends_at + timedelta(minutes=30)) == []
+    assert at(one.starts_at) == at(one.ends_at - moment) == at(revoked.ended_at) == [one.id]
+    assert at(revoked.ended_at - moment) == [one.id, other.id]
+    assert at(revoked.ended_at - moment, user="u-b") == at(revoked.ended_at - moment, rae="R2") == [other.id]
 
 
 def test_two_who_ask_at_once_do_not_both_get_it(postgres, connection):

@@ -1,6 +1,8 @@
 """The reconciler against the twin: what reaches the broker, in which order, and what the audit says."""
 
 import asyncio
+import re
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +16,7 @@ from dmpd.access.memory import MemoryRules
 from dmpd.access.reconciler import Reconciler
 from dmpd.access.settings import AccessSettings
 from dmpd.model.grants import Grant
+from dmpd.runtime import metrics
 from tests.support.grants import S1
 
 NOW = datetime.now(UTC)
@@ -116,6 +119,68 @@ def test_grants_come_go_and_end_and_the_audit_tells():
             assert all(told["after_s"] >= 60 for told in in_force), "they had begun a minute before"
             assert timed["after_s"] >= 0
             assert revoked == {}, "the audit has by whom"
+
+    run(test)
+
+
+def measured():
+    """Every metric of access, by its name without what all have in common, and its labels."""
+    found = re.findall(r"^dmpd_access_(\S+) ([-+.e\d]+)$", metrics.render().decode(), re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def counted():
+    """A function that says by how much a metric has grown since now."""
+    before = measured()
+    return lambda name: measured().get(name, 0) - before.get(name, 0)
+
+
+def test_the_metrics_tell_of_all_that_was_done():
+    grown = counted()
+
+    async def test():
+        began = time.time()
+        rig = Rig()
+        rig.server.held.users["admin"] = None
+        rig.server.held.rules["role:everything"] = None
+        rig.server.kill()
+        rig.reconciler.use(snapshot(grant("aaaa")))
+        assert rig.reconciler.status()["success_age_s"] is None
+        task = asyncio.create_task(rig.reconciler.run())
+        try:
+            await rig.until(lambda: grown('connects_total{outcome="failed"}') > 0, "nobody is there")
+            rig.server.start()
+            await rig.settled()
+            assert began <= measured()["last_success_seconds"] <= time.time()
+            assert 0 <= rig.reconciler.status()["success_age_s"] < time.time() - began
+            assert grown('connects_total{outcome="ok"}') == 1
+            assert grown('changes_total{kind="PutRule"}') == 1
+            assert (grown("foreign_total"), grown("in_force_seconds_count")) == (2, 1)
+            del rig.server.held.users["u-a"]
+            rig.use()
+            await rig.until(lambda: grown("refusals_total") > 0, "refused: there is no such user")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run(test)
+
+
+def test_how_late_an_end_was_is_measured_of_those_by_time():
+    grown, journal = counted(), Journal(events_max=9, on_news=lambda: None)
+    journal.ended(NOW, "timed", "u-a", NOW - timedelta(seconds=3))
+    journal.ended(NOW, "revoked", "u-a", None)
+    assert (grown("end_seconds_count"), grown("end_seconds_sum")) == (1, pytest.approx(3))
+
+
+def test_what_is_under_way_is_the_difference():
+    async def test():
+        async with running(pause_factor=100.0, batch_s=0.0) as rig:
+            rig.use(*(grant(f"{number:04}", f"u-{number}") for number in range(20)))
+            await rig.until(lambda: rig.server.held.rules, "the first")
+            left = rig.reconciler.status()["difference"]
+            assert 0 < left <= 40
+            assert measured()["difference"] == left
 
     run(test)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from dmpd.access import metrics as declared
 from dmpd.access.list_watch import WARN_BEFORE_S, ListWatch
+from dmpd.lab.layout import ETC
 from dmpd.runtime import metrics
 from dmpd.runtime.authority import Authority
 
@@ -17,6 +18,12 @@ MINUTE_S, DAY_S = 60.0, 86_400.0
 def left_s():
     (value,) = re.findall(r"^dmpd_access_crl_expires_seconds (.+)$", metrics.render().decode(), re.MULTILINE)
     return float(value)
+
+
+def test_it_is_said_a_month_before_by_the_log_and_by_the_alert():
+    assert WARN_BEFORE_S >= 30 * DAY_S
+    rules = (ETC / "prometheus" / "dmpd-alerts.yaml").read_text()
+    assert f"expr: dmpd_access_crl_expires_seconds < {WARN_BEFORE_S:.0f}\n" in rules
 
 
 def test_a_list_that_comes_near_its_end_is_said_once_a_day(tmp_path, caplog):

@@ -73,6 +73,22 @@ def test_a_request_of_enroll_is_signed_and_fits_the_router(ca, folder, tmp_path,
     credentials.check("rae-1", certificate=asked.with_suffix(".crt"), ca=folder / "ca.crt")
 
 
+@pytest.mark.parametrize("days", [None, 30])
+def test_how_long_each_kind_is_good_is_what_the_guide_says(ca, folder, tmp_path, days):
+    """Or as long as ``--days`` says."""
+    words = () if days is None else ("--days", days)
+    assert ca("sign", request(tmp_path, "rae-1"), *words) == exit_codes.OK
+    assert ca("issue", "u-team1", "svc-bridge", *words) == exit_codes.OK
+    assert ca("issue", "canary", "--count", 1, *words) == exit_codes.OK
+    assert ca("issue", "server", "--host", "x", *words) == exit_codes.OK
+    good = {one.kind.value: round((one.not_after - NOW) / timedelta(days=1)) for one in Authority.open(folder).issued()}
+    guide = " ".join((document_blocks.ROOT / "docs/operations.md").read_text().split())
+    said = "good for {rae} days (RAEs, the broker), {service} (services, canary) or {user} (users)".format_map(good)
+    assert (said in guide) == (days is None)
+    assert (good["rae"], good["service"]) == (good["server"], good["canary"])
+    assert days is None or set(good.values()) == {days}
+
+
 def test_a_request_on_stdin_is_answered_on_stdout(ca, tmp_path, capsys, monkeypatch):
     with request(tmp_path, "rae-1").open() as asked:
         monkeypatch.setattr(sys, "stdin", asked)

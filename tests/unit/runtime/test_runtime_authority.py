@@ -75,6 +75,21 @@ def test_what_is_no_ca_is_said(tmp_path, authority):
         Authority.open(authority.folder)
 
 
+def usages(certificate):
+    """What the key may be used for, as whoever checks it must heed."""
+    found = certificate.extensions.get_extension_for_class(foreign.KeyUsage)
+    assert found.critical
+    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    return {name for name in (*names, "key_cert_sign", "crl_sign") if getattr(found.value, name)}
+
+
+def test_the_ca_signs_certificates_and_lists_and_no_other_ca(authority):
+    certificate = foreign.load_pem_x509_certificate(authority.certificate_file.read_bytes())
+    assert usages(certificate) == {"key_cert_sign", "crl_sign"}
+    constraints = certificate.extensions.get_extension_for_class(foreign.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
+
+
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_clients_certificate_is_for_logging_in_and_for_nothing_else(authority, kind):
     signed = authority.issue(NAMES[kind], kind, now=NOW)
@@ -84,10 +99,7 @@ def test_a_clients_certificate_is_for_logging_in_and_for_nothing_else(authority,
     assert list(extensions.get_extension_for_class(foreign.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     constraints = extensions.get_extension_for_class(foreign.BasicConstraints)
     assert (constraints.critical, constraints.value.ca) == (True, False)
-    usage = extensions.get_extension_for_class(foreign.KeyUsage)
-    assert (usage.critical, usage.value.digital_signature) == (True, True)
-    assert not usage.value.key_cert_sign
-    assert not usage.value.crl_sign
+    assert usages(certificate) == {"digital_signature"}
     assert certificate.not_valid_before_utc == NOW - BACKDATED
     assert certificate.not_valid_after_utc == NOW + timedelta(days=LIFETIME_DAYS[kind])
     assert authority.read_own(signed.certificate, "x") == signed.issued
@@ -95,8 +107,10 @@ def test_a_clients_certificate_is_for_logging_in_and_for_nothing_else(authority,
 
 def test_a_servers_certificate_has_its_names_and_lets_nobody_in(authority):
     signed = authority.issue_server(["mqtt.example.net", "10.0.0.1", "::1"], now=NOW)
-    extensions = foreign.load_pem_x509_certificate(signed.certificate).extensions
+    certificate = foreign.load_pem_x509_certificate(signed.certificate)
+    extensions = certificate.extensions
     assert list(extensions.get_extension_for_class(foreign.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert usages(certificate) == {"digital_signature"}
     names = extensions.get_extension_for_class(foreign.SubjectAlternativeName).value
     assert names.get_values_for_type(foreign.DNSName) == ["mqtt.example.net"]
     assert [str(one) for one in names.get_values_for_type(foreign.IPAddress)] == ["10.0.0.1", "::1"]

@@ -91,7 +91,7 @@ def number_of(rae: str) -> int:
     return int(digits) if digits != rae and digits.isascii() and digits.isdigit() else 0
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=16_384)
 def session_of(run: str, number: int) -> str:
     """The device session of a client in this run, and in no other."""
     return str(uuid.uuid5(uuid.UUID(run), str(number)))

@@ -44,7 +44,7 @@ def is_session(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def parse_topic(text: str) -> Topic:
     """Take ``text`` apart, strictly.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -82,7 +83,13 @@ def test_everything_vendored_has_its_licence_and_its_place_in_the_sbom(tree):
     pinned = (debian.ROOT / "requirements.lock").read_text()
     assert all(f"sha256:{one['hashes'][0]['content']}" in pinned for one in wheels)
     assert [one for one in sbom["components"] if one["purl"].startswith("pkg:cargo/")], "what orjson has compiled in"
-    assert {path.name for path in (tree / DOC / "licenses").iterdir()} == vendored
+    named = {
+        f"{path.parent.name.partition('-')[0]}/{file.replace('/', '-')}"
+        for path in (tree / "usr/lib/dmpd/vendor").glob("*.dist-info/METADATA")
+        for file in re.findall(r"^License-File: (.+)$", path.read_text(), re.MULTILINE)
+    }
+    assert {one.partition("/")[0] for one in named} == vendored
+    assert {str(path.relative_to(tree / DOC / "licenses")) for path in (tree / DOC / "licenses").glob("*/*")} == named
     copyright_text = (tree / DOC / "copyright").read_text()
     folders = [path.name for path in (tree / "usr/lib/dmpd/vendor").iterdir() if path.suffix != ".dist-info"]
     assert [one for one in folders if f"usr/lib/dmpd/vendor/{one}/*" not in copyright_text] == []

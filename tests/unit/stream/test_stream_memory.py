@@ -2,6 +2,8 @@
 
 import logging
 import re
+from math import ceil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,22 @@ def test_384_mib_hold_four_partitions_and_1_gib_all_twelve():
         chosen = memory.sizes(SETTINGS, partitions, limit_mib * MEBIBYTE)
         assert memory.smallest(SETTINGS) < chosen < memory.largest(SETTINGS)
     assert memory.sizes(SETTINGS, 12, 6144 * MEBIBYTE) == memory.largest(SETTINGS)
+
+
+def test_the_guide_says_what_is_chosen():
+    guide = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    rows = re.findall(
+        r"^\| (\d+) (MiB|GiB) \| (\d+) \| ([\d.]+) MiB \| ([\d,]+) records \|$", guide, flags=re.MULTILINE
+    )
+    assert len(rows) >= 5
+    for limit, unit, partitions, ring, records in rows:
+        limit_bytes = int(limit) * MEBIBYTE * (1024 if unit == "GiB" else 1)
+        chosen = memory.sizes(SETTINGS, int(partitions), limit_bytes)
+        assert round(chosen.ring_bytes / MEBIBYTE, 1) == float(ring)
+        assert float(f"{chosen.batch_records_max:.3g}") == float(records.replace(",", ""))
+    least = {count: memory.needed_bytes(SETTINGS, count, memory.smallest(SETTINGS)) / 0.9 for count in (4, 12)}
+    told = "({:.0f} MiB for 4 partitions, {:.0f} for 12)".format(*(ceil(one / MEBIBYTE) for one in least.values()))
+    assert told in guide, told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The guide's way to a cloud under supervisord, typed as it stands, on a machine whose changes are gone afterwards.
 
-In a mount namespace: what is written below /etc, /usr/bin, /run and /var/log is in memory, and there is a user dmpd.
+In a mount namespace: what is written below /etc, /usr/bin, /opt, /run, /var/log and in the checkout is in memory.
 """
 
 import os
@@ -20,23 +20,25 @@ WAIT_S = 120
 MACHINE = r"""
 set -eu
 checkout=$1 given=$2
-mount -t tmpfs -o mode=755 tmpfs /mnt
-for place in etc usr/bin; do
-    mkdir -p "/mnt/$place/over" "/mnt/$place/work"
-    mount -t overlay -o "lowerdir=/$place,upperdir=/mnt/$place/over,workdir=/mnt/$place/work" overlay "/$place"
-done
 mount -t tmpfs -o mode=755 tmpfs /run
-mount -t tmpfs -o mode=755 tmpfs /var/log
+mount -t tmpfs -o mode=755 tmpfs /mnt
 mkdir /run/checkout
-mount --bind "$checkout" /run/checkout
-useradd --system --no-create-home dmpd 2>/dev/null || true
-printf '#!/run/checkout/.venv/bin/python\nimport sys\nfrom dmpd.cli.dmpd import main\nsys.exit(main())\n' >/usr/bin/dmpd
-export PYTHONPATH=/run/checkout
-chmod 755 /usr/bin/dmpd
+over() {
+    mkdir -p "/mnt/$1/over" "/mnt/$1/work"
+    mount -t overlay -o "lowerdir=$2,upperdir=/mnt/$1/over,workdir=/mnt/$1/work" overlay "$3"
+}
+over etc /etc /etc
+over bin /usr/bin /usr/bin
+over checkout "$checkout" /run/checkout
+over opt /opt /opt
+mount -t tmpfs -o mode=755 tmpfs /var/log
+userdel dmpd 2>/dev/null || true
+cd /run/checkout
+"""
+GIVEN = r"""
 rm -rf /etc/dmpd
 cp -r "$given" /etc/dmpd
 chown -R dmpd /etc/dmpd/tls
-cd /run/checkout
 """
 ENDED = r"""
 for _ in $(seq WAIT); do
@@ -52,15 +54,17 @@ supervisorctl -c etc/supervisor/supervisord.conf stop all
 def test_the_clouds_daemons_run_as_the_guide_says(kafka, mosquitto, postgres_server, tmp_path):
     if os.geteuid() != 0 or not Path("/usr/bin/supervisord").exists():
         unavailable("needs root: mounts; and Debian's supervisor")
-    (block,) = document_blocks.of_kind("tests/packaging/test_supervisord_guide.py")
+    install, begin = document_blocks.of_kind("tests/packaging/test_supervisord_guide.py")
     given = tmp_path / "etc"
     with postgres_server.database() as database:
         configure(given, kafka, mosquitto, database)
         ended = ENDED.replace("WAIT", str(WAIT_S)).replace("COUNT", str(len(PARTS)))
-        script = MACHINE + "\n".join(block.commands[:-1]) + f"\n{block.commands[-1]} || true\n" + ended
+        # The last command, status, says with its exit code that not all runs yet.
+        script = MACHINE + "\n".join([*install.commands, GIVEN, *begin.commands]) + " || true\n" + ended
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         command = [*apart, "bash", "-c", script, "guide", document_blocks.ROOT, given]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DMPD")}
+        ours = ("DMPD", "PIP_FIND_LINKS")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
         said = done.stdout + done.stderr

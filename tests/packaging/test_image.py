@@ -66,14 +66,14 @@ CANARY = {
 
 
 class Built:
-    def __init__(self, docker, took_s, slowness):
-        self.docker, self.took_s, self.slowness = docker, took_s, slowness
+    def __init__(self, docker, said, took_s, slowness):
+        self.docker, self.said, self.took_s, self.slowness = docker, said, took_s, slowness
 
 
 @pytest.fixture(scope="module")
 def built():
     with dockers.running() as docker:
-        yield Built(docker, docker.build(IMAGE), yardstick.slowness())
+        yield Built(docker, *docker.build(IMAGE), yardstick.slowness())
 
 
 @pytest.fixture
@@ -165,6 +165,9 @@ def project(migrated):
 
 
 def test_it_builds_in_time_is_small_and_says_what_it_is(built):
+    said = [line for line in built.said.splitlines() if line.startswith("image: ")]
+    assert said[-2:-1] == [f"image: {IMAGE} ..."], "progress"
+    assert re.fullmatch(rf"image: {IMAGE} in \d+ s", said[-1]), said
     assert built.took_s <= BUILD_S * max(BESIDE, built.slowness)
     over = built.docker.inspect(IMAGE)["Size"] - built.docker.inspect(dockers.BASE)["Size"]
     print(f"image: built in {built.took_s:.0f} s, {over / 1e6:.1f} MB over its base")

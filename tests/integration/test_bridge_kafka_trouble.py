@@ -128,8 +128,11 @@ def cluster_of_two() -> Iterator[MockCluster]:
     cluster.close()
 
 
-def run(trouble: Callable[[Rig], None], heal: Callable[[Rig], None] = lambda rig: None) -> Rig:
-    """Rows flow in several batches at once while ``trouble`` comes; ends when all are acknowledged."""
+def run(trouble: Callable[[Rig], None], heal: Callable[[Rig], None] = lambda rig: None, *, lasts_s: float = 0.0) -> Rig:
+    """Rows flow in several batches at once while ``trouble`` comes; ends when all are acknowledged.
+
+    ``lasts_s``: for so long a row has waited when ``heal`` comes.
+    """
 
     async def scenario(cluster: MockCluster) -> Rig:
         rig = Rig(cluster)
@@ -143,6 +146,7 @@ def run(trouble: Callable[[Rig], None], heal: Callable[[Rig], None] = lambda rig
             rig.broker.publish(TOPIC, change(seq))
             if seq % 10 == 0:
                 await asyncio.sleep(0.01)  # beyond the linger: another batch
+        await until(lambda: rig.uplink.status()["puback_age_s"] >= lasts_s, "the trouble is felt")
         heal(rig)
         await until(lambda: rig.all_acknowledged, "all acknowledged")
         await until(lambda: rig.uplink.problem is None, "all well again")
@@ -199,12 +203,12 @@ def test_of_a_refused_batch_the_one_at_fault_becomes_a_dead_letter() -> None:
 
 
 def test_down_for_a_while() -> None:
-    rig = run(lambda rig: rig.cluster.down(), lambda rig: rig.cluster.up())
+    rig = run(lambda rig: rig.cluster.down(), lambda rig: rig.cluster.up(), lasts_s=1.0)
     assert len(rig.producers) == 1
 
 
 def test_slow() -> None:
-    rig = run(lambda rig: rig.cluster.rtt(1500), lambda rig: rig.cluster.rtt(20))
+    rig = run(lambda rig: rig.cluster.rtt(1500), lambda rig: rig.cluster.rtt(20), lasts_s=1.0)
     assert len(rig.producers) == 1
 
 

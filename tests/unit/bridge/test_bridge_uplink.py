@@ -282,13 +282,17 @@ async def test_if_the_dead_letter_is_refused_too_all_begins_anew() -> None:
 
 
 @async_test
-async def test_what_is_kafkas_own_fault_is_no_dead_letter() -> None:
+async def test_what_is_kafkas_own_fault_is_no_dead_letter_however_long_it_lasts() -> None:
     async with running(Rig()) as rig:
         rig.broker.publish(TOPIC, change(1))
-        rig.producer.report(0, "Broker: Topic authorization failed")
-        await until(lambda: len(rig.broker.connections) == 2 and len(rig.producers) == 2, "begun anew")
-        assert rig.producers[0].values("dmp.info.dead") == []
-        assert rig.broker.connections[0].acked == []
+        for times in range(1, 5):
+            await until(lambda times=times: len(rig.producers) == times and rig.producer.sent, "sent (again)")
+            rig.producer.report(0, "Broker: Topic authorization failed")
+        await until(lambda: len(rig.producers) == 5 and rig.producer.sent, "begun anew")
+        rig.producer.report(0)
+        await until(lambda: rig.told() == {1}, "told in the end")
+        assert [one.values("dmp.info.dead") for one in rig.producers] == [[]] * 5
+        assert [client.acked for client in rig.broker.connections] == [[], [], [], [], [change(1)]]
         await until(lambda: rig.uplink.problem is None, "all well again")
 
 

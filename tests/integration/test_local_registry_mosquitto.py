@@ -1,12 +1,14 @@
-"""One RAE's engine on a real Mosquitto: nobody subscribed, the will, the farewell."""
+"""One RAE's engine on a real Mosquitto: nobody subscribed, the will, the farewell, retained requests."""
 
 import asyncio
 import itertools
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -15,7 +17,10 @@ import pytest
 from dmpd.local_registry.engine import Engine
 from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.sources.simulated import SimulatedLan
-from dmpd.model.messages import Checkpoint, Status
+from dmpd.model.codec import encode
+from dmpd.model.messages import Checkpoint, Request, Status
+from dmpd.model.topics import cmd_topic
+from dmpd.runtime.mqtt import Message as MqttMessage
 from dmpd.runtime.mqtt import MqttClient
 from tests.support.aio import async_test
 from tests.support.edge_bridge import EdgeBridge
@@ -99,3 +104,43 @@ async def test_will_says_lost_and_a_graceful_end_says_disconnected(tmp_path: Pat
     await late.open(mosquitto.settings("svc-bridge"))
     await until(lambda: [status.state for status in late.retained if status.rae == rae] == ["disconnected"])
     await late.close()
+
+
+@async_test
+async def test_requests_published_as_retained_are_ignored_when_they_come_and_later(
+    tmp_path: Path, mosquitto: MosquittoService
+) -> None:
+    rae = f"R-{uuid.uuid4().hex[:8]}"
+    heard: list[MqttMessage] = []
+    bridge = await MqttClient.connect(
+        mosquitto.settings("svc-bridge"),
+        client_id="svc-bridge",
+        clean_start=True,
+        session_expiry_s=0,
+        will=None,
+        on_message=heard.append,
+        on_puback=lambda mid, code: None,
+        receive_maximum=1000,
+    )
+    await bridge.subscribe([f"dmp/v1/{rae}/+/info", f"dmp/v1/{rae}/+/rsp/+"])
+
+    def ask(name: str, *, retain: bool = False) -> None:
+        request = Request(v=1, rae=rae, session="rae", at=datetime.now(UTC), id=name, verb="ping")
+        bridge.publish(cmd_topic(rae, "rae", "op-eve"), encode(request), qos=1, retain=retain)
+
+    def answered() -> set[str]:
+        return {json.loads(one.payload)["id"] for one in heard if "/rsp/" in one.topic}
+
+    async with engine(mosquitto, tmp_path, rae) as one:
+        await until(lambda: one.uplink.connected)
+        ask("retained", retain=True)
+        ask("plain")
+        await until(lambda: "plain" in answered())
+        client = one.uplink._client
+        assert isinstance(client, MqttClient)
+        client.abort()
+        await until(lambda: one.uplink.connected and one.uplink._client is not client)
+        ask("later")
+        await until(lambda: "later" in answered())
+    assert answered() == {"plain", "later"}
+    await bridge.disconnect()

@@ -159,6 +159,7 @@ async def test_what_a_crash_interrupts_is_told_and_never_begun_again(tmp_path: P
 
 @async_test
 async def test_requests_of_one_device_wait_for_each_other_and_those_of_all_are_bounded(tmp_path: Path) -> None:
+    open_before = metrics.requests_open._value.get()
     cloud = EdgeCloud()
     control = SlowControl()
     async with rig(cloud, tmp_path, requests=RequestSettings(at_once_max=2)) as one:
@@ -168,9 +169,11 @@ async def test_requests_of_one_device_wait_for_each_other_and_those_of_all_are_b
             for number, session in enumerate(sessions):
                 cloud.ask(request("app.launch", session, app="Netflix", name=f"{number} {turn}"), session=session)
         await one.until(lambda: control.begun == 2 and len(cloud.responses) == 6)
+        assert metrics.requests_open._value.get() == open_before + 6
         control.go.set()
         await one.until(lambda: sum(one_.outcome == "done" for one_ in cloud.responses) == 6)
         assert control.at_once_max == 2
+        assert metrics.requests_open._value.get() == open_before
         done = [one_.id for one_ in cloud.responses if one_.outcome == "done"]
         for number in range(3):
             assert done.index(f"{number} 0") < done.index(f"{number} 1")
@@ -479,12 +482,14 @@ async def test_after_a_lost_store_nothing_that_may_have_run_is_run(tmp_path: Pat
     assert control.done.total() == 1
 
 
-def test_a_day_is_remembered_and_no_longer(tmp_path: Path) -> None:
+def test_a_day_is_remembered_and_no_longer_and_what_is_not_answered_yet_for_longer(tmp_path: Path) -> None:
     store = Store(tmp_path)
     quota = Quota(10, 20)
     now_ms = time.time_ns() // 1_000_000
-    old, young = (RequestEntry("u-a", name, "rae", "ping", at_ms) for name, at_ms in (("old", 0), ("young", now_ms)))
-    assert [one.kind for one in store.accept([old, young, old], quota)] == ["new", "new", "known"]
+    old, young, open_ = (
+        RequestEntry("u-a", name, "rae", "ping", at_ms) for name, at_ms in (("old", 0), ("young", now_ms), ("open", 0))
+    )
+    assert [one.kind for one in store.accept([old, young, open_, old], quota)] == ["new", "new", "new", "known"]
     store.commit(Commit(answers=[old._replace(response=b"{}"), young._replace(response=b"{}")]))
     store.forget_requests(before_ms=now_ms - 86_400_000, shift_ms=0)
-    assert [one.kind for one in store.accept([old, young], quota)] == ["new", "known"]
+    assert [one.kind for one in store.accept([old, young, open_], quota)] == ["new", "known", "known"]

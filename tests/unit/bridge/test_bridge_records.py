@@ -95,6 +95,21 @@ def test_what_is_not_about_its_topic_is_a_dead_letter(topic, body, reason, row) 
     assert record.row == row
 
 
+@pytest.mark.parametrize(
+    ("topic", "malformed", "reason"),
+    [
+        (f"dmp/v1/A1/{SESSION}/info", "user property", "malformed"),
+        (f"dmp/v1/A1/{SESSION}/info", "content type", "malformed"),
+        ("dmp/v1/A1/\ufffd/info", "topic", "bad_key"),
+    ],
+)
+def test_what_is_no_utf8_in_topic_or_properties_is_a_dead_letter(topic, malformed, reason) -> None:
+    record = judge(Received(topic, payload(), properties=(("k", "\ufffd"),), malformed=malformed))
+    assert record is not None
+    assert (record.topic, record.reason, record.value) == ("dmp.info.dead", reason, payload())
+    assert reason == "bad_key" or malformed in dict(record.headers)["dmpd-detail"].decode()
+
+
 @pytest.mark.parametrize("name", ["u-team1", "svc-bridge", "op-x", "admin", "canary-x", "", "a b"])
 def test_topics_of_no_rae_are_forgotten(name) -> None:
     assert judge(Received(f"dmp/v1/{name}/{SESSION}/info", payload(rae=name))) is None

@@ -324,6 +324,18 @@ def body(**fields: Any) -> bytes:
             "bad_key",
         ),
         (b"dmp/v1/r1/rae/info", body(), (), "unsupported"),
+        (
+            b"dmp/v1/r1/rae/rsp/op-a",
+            b'{"v":1,"kind":"response","rae":"r1","session":"rae","at":"2026-01-01T00:00:00Z","id":"i","outcome":"done"}',
+            (),
+            "bad_key",
+        ),
+        (
+            b"dmp/v1/r1/rae/info",
+            b'{"v":1,"kind":"event","rae":"r1","session":"rae","at":"2026-01-01T00:00:00Z","epoch":1,"code":"x"}',
+            (),
+            "bad_key",
+        ),
         (b"$CONTROL/dynamic-security/v1", b"{}", (), "bad_key"),
         (b"$SYS/broker", b"{}", (), "bad_key"),
         (b"dmp/v1/+/rae/cmd/op-a", body(rae="+"), (), "bad_key"),

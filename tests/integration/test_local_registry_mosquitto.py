@@ -142,5 +142,6 @@ async def test_requests_published_as_retained_are_ignored_when_they_come_and_lat
         await until(lambda: one.uplink.connected and one.uplink._client is not client)
         ask("later")
         await until(lambda: "later" in answered())
+        await one.drain(0.1)
     assert answered() == {"plain", "later"}
     await bridge.disconnect()

@@ -493,3 +493,19 @@ def test_a_day_is_remembered_and_no_longer_and_what_is_not_answered_yet_for_long
     store.commit(Commit(answers=[old._replace(response=b"{}"), young._replace(response=b"{}")]))
     store.forget_requests(before_ms=now_ms - 86_400_000, shift_ms=0)
     assert [one.kind for one in store.accept([old, young, open_], quota)] == ["new", "known", "known"]
+
+
+def test_so_many_are_remembered_of_one_requester_and_in_all(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    asked = [RequestEntry(who, name, "rae", "ping", 0) for who, name in ("a1", "a2", "a3", "b1", "b2")]
+    kinds = [one.kind for one in store.accept(asked, Quota(2, 3))]
+    assert kinds == ["new", "new", "over_quota", "new", "over_quota"]
+    store.commit(Commit(answers=[asked[0]._replace(response=b"{}")]))
+    store.forget_requests(before_ms=1, shift_ms=0)
+    assert [one.kind for one in store.accept(asked, Quota(2, 3))] == [
+        "new",
+        "known",
+        "over_quota",
+        "known",
+        "over_quota",
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,13 @@ def wait_for(folder: Path, condition: Callable[[dict[str, Any]], bool], timeout_
     return found
 
 
+def ctl(config: Path, *words: str) -> tuple[int, str]:
+    """``dmpctl local …`` on this router: its exit code, and what it says."""
+    command = [sys.executable, "-c", "import sys; from dmpd.cli.dmpctl import main; sys.exit(main())", "local", *words]
+    done = subprocess.run([*command, "--config", str(config)], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
 @contextmanager
 def daemon(config: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen([*COMMAND, "--config", str(config)], stderr=subprocess.PIPE, text=True)
@@ -68,14 +76,23 @@ def test_without_a_broker_it_is_degraded_keeps_devices_and_ends_well(tmp_path: P
         assert "uplink" in found["reason"]
         mode = (tmp_path / "state" / "control.sock").stat().st_mode & 0o777
         assert mode == 0o660
+        code, said = ctl(config, "status")
+        assert code == 1
+        assert re.search(r"^state +degraded: R1: uplink: .*Connect call failed", said, re.MULTILINE), (
+            said
+        )  # docs/rae.md
+        assert re.search(r"^uplink +not connected$", said, re.MULTILINE), said
+        assert "tv-one" in ctl(config, "devices")[1]
         began_s = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert time.monotonic() - began_s < 15
     (device,) = read_devices(tmp_path / "state" / DATABASE_NAME)
     assert device.record.interfaces[0].hostname == "tv-one"
-    with daemon(config):
+    with daemon(config) as process:
         wait_for(tmp_path, lambda found: found["committed"] >= 1 and found["outbox_rows"] >= 1)
+        code, said = ctl(config, "drain")
+        assert (code, process.wait(20)) == (0, 0), said
     assert [one.session for one in read_devices(tmp_path / "state" / DATABASE_NAME)] == [device.session]
 
 

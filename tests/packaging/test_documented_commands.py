@@ -172,11 +172,18 @@ def test_the_commands_of_a_lab(lab):
 
 
 def database(root, variables):
-    """A backup of the running lab's database."""
-    found = shell("dmpd lab status --json", root, **variables).stdout
-    assert found
+    """A backup of the running lab's database, and its restoring elsewhere, the second time over what is there."""
+    assert shell("dmpd lab status --json", root, **variables).stdout
     (socket,) = root.glob("*/postgresql/socket")
+    place = f"host={socket} user=dmpd dbname="
     for block in document_blocks.of_kind("lab-database"):
         for command in block.commands:
-            done = shell(command, root, CONNINFO=f"host={socket} dbname=dmpd user=dmpd", **variables)
+            done = shell(command, root, CONNINFO=f"{place}dmpd", **variables)
     assert "device_session" in done.stdout
+    shell(f"createdb -h {socket} -U dmpd restored", root, **variables)
+    (block,) = document_blocks.of_kind("lab-restore")
+    for _ in range(2):
+        for command in block.commands:
+            shell(command, root, CONNINFO=f"{place}restored", **variables)
+        rows = shell(f"psql -Atc 'SELECT count(*) FROM device_session' '{place}restored'", root, **variables).stdout
+        assert int(rows) > 0

@@ -10,7 +10,7 @@ from dmpd.cli import dmpctl, dmpd
 from tests.support import document_blocks
 from tests.support.document_blocks import ROOT
 
-KINDS = {"certificates", "image", "lab", "lab-database", "lan", "signing"}
+KINDS = {"certificates", "image", "lab", "lab-database", "lab-restore", "lan", "signing"}
 """Of blocks; who runs each: ``of_kind("KIND")`` in tests/packaging."""
 PROGRAMS = {"dmpd": dmpd.COMMANDS, "dmpctl": dmpctl.COMMANDS}
 _INLINE = re.compile(r"`((?:dmpd|dmpctl|make) [^`\n]+)`")

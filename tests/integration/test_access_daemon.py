@@ -113,6 +113,8 @@ def test_what_a_killed_daemon_could_not_write_the_next_one_finds(rig):
     until(lambda: of(known.id) == of(brief.id) == [("in force", None)], "both are in force")
     names("access_event", "access_event_away")
     until(lambda: rig.daemon.status()["database_problem"], "it cannot write")
+    assert rig.daemon.metric("dmpd_access_database_errors_total") > 0
+    assert rig.daemon.metric("dmpd_access_database_age_seconds") > 0
     until(lambda: rig.daemon.status()["grants_in_force"] == 2 and not rig.daemon.status()["difference"], "one for one")
     until(lambda: brief.ends_at.timestamp() < time.time(), "one is over")
     until(lambda: rig.daemon.status()["rules"] == 2, "the broker has done both")

@@ -155,6 +155,11 @@ class AccessDaemon:
         said = self.status()
         return said.get("state") == "ready" and said["problem"] is None and rules in (None, said["rules"])
 
+    def metric(self, name: str) -> float:
+        """One without labels."""
+        said = health.fetch(self.bind, "/metrics")[1].decode()
+        return float(next(line.split()[1] for line in said.splitlines() if line.startswith(f"{name} ")))
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         process, self._process = self._process, None

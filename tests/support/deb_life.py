@@ -16,6 +16,7 @@ from dmpd.lab.certificates import CertificateAuthority
 from dmpd.lab.lan import LAN_INTERFACE
 from dmpd.lab.mosquitto import Mosquitto
 from dmpd.lab.server import free_ports
+from dmpd.local_registry.daemon import LOCK_FILE
 from dmpd.model.messages import Status
 from dmpd.runtime import exit_codes
 from tests.support import debian
@@ -196,6 +197,7 @@ def owners(life: Life) -> None:
         ("etc/dmpd/tls", (0, gid), 0o750),
         ("var/lib/dmpd", (uid, gid), 0o750),
         ("var/lib/dmpd/control.sock", (uid, gid), 0o660),
+        (f"var/lib/dmpd/{LOCK_FILE}", (uid, gid), 0o640),
     ):
         found = (root / path).stat()
         assert ((found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)) == (owner, mode), path
@@ -221,8 +223,21 @@ def dnsmasq_tells_of_leases(life: Life) -> None:
     assert "+dhcp-script=/usr/lib/dmpd/lease-hook" in router.documented("dnsmasq.md", "dmpctl local setup-dnsmasq")
     assert router.run("dnsmasq", "--test") == "dnsmasq: syntax check OK.\n"
     assert "dhcp-script=/usr/lib/dmpd/lease-hook\n" in drop_in.read_text()
+    router.run("dmpctl", "local", "reload")
+    router.until(lambda: vendor_class_by_the_hook(life, "dut-1") == "tv-os", "what only the script tells")
     router.run("dmpctl", "local", "setup-dnsmasq", "--undo")
     assert not drop_in.exists()
+    router.run("dmpctl", "local", "reload")
+
+
+def vendor_class_by_the_hook(life: Life, name: str) -> str | None:
+    """What is known of a device's, after the hook was run as dnsmasq runs it at a lease."""
+    if (device := life.devices().get(name)) is None:
+        return None
+    interface = device["record"]["interfaces"][0]
+    lease = ("add", interface["mac"], interface["ip4"], name)
+    life.router.run("env", "DNSMASQ_VENDOR_CLASS=tv-os", "/usr/lib/dmpd/lease-hook", *lease)
+    return interface.get("vendor_class")
 
 
 def metrics_over_its_socket(life: Life) -> None:
@@ -239,12 +254,14 @@ def certificate_renewed(life: Life) -> None:
     (router.root / "root/client.crt").write_bytes(sign(tls / "client.csr", life.cloud.authority))
     assert router.run("dmpctl", "enroll", "--certificate", "/root/client.crt").splitlines()[-1] == "ready"
     assert not [name for name, content in before.items() if (tls / name).read_bytes() == content]
+    owners(life)
 
 
 def upgraded_in_flight(life: Life, deb: Path) -> None:
     """Rows wait when the upgrade begins, a device comes while it goes on, and the drain ends with rows on the disk.
 
-    What came of them until then is forgotten, so that what arrives is what the new version had of the old one.
+    What came of them until then is forgotten, so that what arrives is what the new version had of the old one: its very
+    store, not one begun anew from what identity.json and the LAN know, which would have another epoch and lower revs.
     """
     router, cloud = life.router, life.cloud
     sessions = {name: one["session"] for name, one in life.devices().items()}
@@ -253,6 +270,7 @@ def upgraded_in_flight(life: Life, deb: Path) -> None:
     life.plug_in(3)
     life.until_devices(3)
     router.until(lambda: life.status().get("outbox_rows", 0) > 0, "rows wait")
+    epoch, revs = life.status()["epoch"], {name: one["rev"] for name, one in life.devices().items()}
     said: list[str] = []
     upgrade = threading.Thread(target=lambda: said.append(router.install(deb)))
     upgrade.start()
@@ -270,7 +288,10 @@ def upgraded_in_flight(life: Life, deb: Path) -> None:
     assert router.run("dpkg-query", "-W", "-f=${Version}", NAME) == version_of(deb)
     life.until_devices(1, 2, 3, 4)
     life.check_nothing_lost()
-    assert {name: one["session"] for name, one in life.devices().items() if name in sessions} == sessions
+    after = life.devices()
+    assert {name: one["session"] for name, one in after.items() if name in sessions} == sessions
+    assert life.status()["epoch"] == epoch, "the store is the old one's"
+    assert not [name for name, rev in revs.items() if after[name]["rev"] < rev]
 
 
 def stopped_stays_stopped(life: Life, deb: Path) -> None:
@@ -278,7 +299,14 @@ def stopped_stays_stopped(life: Life, deb: Path) -> None:
     assert "stopped" in router.supervisorctl("stop", "local-registry")
     router.install(deb)
     assert router.state() == "STOPPED"
-    router.supervisorctl("start", "local-registry")
+    link = router.root / "etc/supervisor/conf.d/dmpd-local-registry.conf"
+    target = link.readlink()
+    link.unlink()
+    router.supervisorctl("update")
+    router.run("dpkg-reconfigure", NAME)
+    assert (link.is_symlink(), router.state()) == (False, ""), "what the administrator took away stays away"
+    link.symlink_to(target)
+    router.supervisorctl("update")
     life.until_ready()
 
 

@@ -22,16 +22,22 @@ class Marks(NamedTuple):
 
 
 def marks_for(
-    *, ring_bytes: int, max_record_bytes: int, rate_bytes_per_s: float | None, drain_timeout_s: float
+    *,
+    ring_bytes: int,
+    max_record_bytes: int,
+    rate_bytes_per_s: float | None,
+    drain_timeout_s: float,
+    is_floor: bool = False,
 ) -> Marks:
-    """The marks of a ring whose worker releases ``rate_bytes_per_s`` (None = not known yet).
+    """The marks of a ring whose worker releases ``rate_bytes_per_s`` (None = not known yet; ``is_floor`` = at least).
 
     High, by bytes: the top eighth of the ring is kept free, or more if the largest record takes more: padding at the
     wrap may take as much as one record.
-    High, by time: what the worker releases in half of ``drain_timeout_s``, so that a drain normally fits its deadline.
+    High, by time: what the worker releases in half of ``drain_timeout_s``, so that a drain normally fits its deadline;
+    in all of it while only small batches have told of its speed: each record of these is the dearest there is.
     The lower of the two, but never less than the largest record takes: less could place nothing.
 
-    While no rate is known the mark is the largest record or an eighth of the ring (by default 2 MiB): a drain
+    While no rate is known the mark is the largest record or an eighth of the ring (by default 2.5 MiB): a drain
     that comes at once must fit too, whatever the sink's speed. A new assignment does not crawl for it: those are
     thousands of ordinary records, the first release, even of a small batch, makes a rate known (milliseconds where the
     worker is fast), and a partition that was paused is resumed in that turn. At half load so much gathers before the
@@ -43,7 +49,8 @@ def marks_for(
         high = max(largest, ring_bytes // 8)
         low = high // 2
     else:
-        high = max(largest, int(min(by_bytes, rate_bytes_per_s * drain_timeout_s / 2)))
+        within_s = drain_timeout_s if is_floor else drain_timeout_s / 2
+        high = max(largest, int(min(by_bytes, rate_bytes_per_s * within_s)))
         low = min(high // 2, int(rate_bytes_per_s * _AHEAD_S))
     return Marks(high, max(0, min(low, high - largest)))
 

@@ -176,7 +176,7 @@ class Partition:
         released = self.ledger.released.frame
         works = self.life is not None and self.life.was_ready and not self.life.watchdog.is_waiting
         if self.rate.note(now_s, released=released, open_bytes=published - released, works=works):
-            self.flow.marks = self._marks_for(rate_bytes_per_s=self.rate.bytes_per_s)
+            self.flow.marks = self._marks_for(rate_bytes_per_s=self.rate.bytes_per_s, is_floor=self.rate.is_floor)
         self._all_done_at = published if frontier == published else None
 
     def release(self, position: Position) -> bool:

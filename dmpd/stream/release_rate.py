@@ -57,6 +57,11 @@ class ReleaseRate:
         known = [mean for mean in (self._under_load.value, self._at_least) if mean is not None]
         return max(known) if known else None
 
+    @property
+    def is_floor(self) -> bool:
+        """Nothing but small batches is known yet: the worker is at least so fast."""
+        return self._under_load.value is None
+
     def note(self, now_s: float, *, released: int, open_bytes: int, works: bool) -> bool:
         """Take the state of the ring; returns whether the rate is another now.
 

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from dmpd.runtime.settings import PositiveInt, PositiveSeconds
 
 MEBIBYTE = 1 << 20
-RING_BYTES = 16 * MEBIBYTE
+RING_BYTES = 20 * MEBIBYTE
 """Of each partition, where memory is not limited."""
 
 
@@ -25,14 +25,14 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Consumer group. All instances of it share the partitions of the topic."""
     ring_bytes: Annotated[int, Meta(ge=64 * 1024, le=1 << 30)] | None = None
     """Capacity of each partition's ring, bytes; rounded up to whole pages. At least 4 x ``max_record_bytes``. Absent =
-    16 MiB, or less where the memory limit of the cgroup does not hold so many for all partitions of the topic; then the
+    20 MiB, or less where the memory limit of the cgroup does not hold so many for all partitions of the topic; then the
     two bounds of batches shrink too. Set, it means that you have counted yourself, and all three stay as they are."""
     max_record_bytes: Annotated[int, Meta(ge=1024, le=1 << 28)] = MEBIBYTE
     """Largest record (key, value and headers, bytes, and 11 per header) that is offered to the handler; a larger one is
     dead-lettered."""
-    batch_records_max: PositiveInt = 40_000
+    batch_records_max: PositiveInt = 50_000
     """Most records that one call of the handler gets. Wide batches are where a database sink gets its speed."""
-    batch_bytes_max: Annotated[int, Meta(ge=1024)] = 16 * MEBIBYTE
+    batch_bytes_max: Annotated[int, Meta(ge=1024)] = 20 * MEBIBYTE
     """Most bytes (as they lie in the ring) that one call of the handler gets; a single larger record is still given."""
     consume_records_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     """Most records taken from the Kafka client in one turn of the loop; 500 to 2000 is where it is fastest."""

@@ -27,6 +27,7 @@ class Model:
             max_record_bytes=LARGEST,
             rate_bytes_per_s=self.rate.bytes_per_s,
             drain_timeout_s=DRAIN_S,
+            is_floor=self.rate.is_floor,
         )
 
     def step(self, arriving=0, *, step_s=0.02):
@@ -145,6 +146,24 @@ def test_a_first_small_release_opens_the_ring_of_a_fast_worker():
     assert model.flow.marks.high_bytes == LARGEST + 256
     model.run(0.2, 10_000)
     assert model.flow.marks.high_bytes > 2 * LARGEST
+
+
+def test_the_speed_of_small_batches_is_a_floor_until_a_large_one_tells_more():
+    rate = ReleaseRate(plenty_bytes=1000)
+    rate.note(1.0, released=0, open_bytes=100, works=True)
+    rate.note(1.5, released=100, open_bytes=2000, works=True)
+    assert (rate.bytes_per_s, rate.is_floor) == (200.0, True)
+    rate.note(2.5, released=2100, open_bytes=0, works=True)
+    assert (rate.bytes_per_s, rate.is_floor) == (2000.0, False)
+
+
+@few
+@given(capacities, st.floats(0.001, 1.0))
+def test_what_a_floor_lets_in_drains_within_the_deadline(capacity, latency_s):
+    model = Model(capacity=capacity, latency_s=latency_s)
+    model.run(3.0, 20_000)  # a trickle: the worker is never seen under load
+    assert model.rate.bytes_per_s is None or model.rate.is_floor
+    assert model.flow.marks.high_bytes <= max(LARGEST + 256, capacity * DRAIN_S)
 
 
 def test_a_slow_worker_gets_no_more_than_it_drains_in_half_the_deadline():

@@ -85,8 +85,8 @@ def test_a_resumed_partition_takes_the_largest_record(max_record_bytes, times, r
 HIGH = (7 << 20) - FRAME_OVERHEAD_BYTES
 
 
-def marks_at(rate):
-    return marks_for(ring_bytes=8 << 20, max_record_bytes=1 << 20, rate_bytes_per_s=rate, drain_timeout_s=30.0)
+def marks_at(rate, **more):
+    return marks_for(ring_bytes=8 << 20, max_record_bytes=1 << 20, rate_bytes_per_s=rate, drain_timeout_s=30.0, **more)
 
 
 @given(st.floats(0, 1e9))
@@ -94,6 +94,13 @@ def test_what_lies_below_the_mark_drains_in_half_the_deadline(rate):
     largest = (1 << 20) + FRAME_OVERHEAD_BYTES
     assert marks_at(rate).high_bytes <= max(largest, rate * 15)
     assert marks_at(rate).high_bytes >= min(HIGH, int(rate * 15))
+
+
+@given(st.floats(0, 1e9))
+def test_of_a_worker_that_is_at_least_so_fast_the_whole_deadline_is_filled(rate):
+    largest = (1 << 20) + FRAME_OVERHEAD_BYTES
+    assert marks_at(rate, is_floor=True).high_bytes == max(largest, min(HIGH, int(rate * 30)))
+    assert marks_at(rate, is_floor=True).low_bytes >= marks_at(rate).low_bytes
 
 
 def test_a_worker_that_is_fast_enough_gets_the_whole_mark_and_an_unknown_one_the_least():

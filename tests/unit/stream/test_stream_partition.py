@@ -49,7 +49,10 @@ def test_what_does_not_fit_is_dropped_and_nothing_behind_it_slips_in(partition):
 def test_records_that_trickle_in_cost_the_parent_no_more_than_2_mib_a_partition(size):
     partition = Partition(0, epoch=1, next_offset=0, settings=StreamSettings())
     partition.flow.marks = marks_for(
-        ring_bytes=16 << 20, max_record_bytes=1 << 20, rate_bytes_per_s=1e9, drain_timeout_s=10
+        ring_bytes=StreamSettings().ring_capacity_bytes,
+        max_record_bytes=1 << 20,
+        rate_bytes_per_s=1e9,
+        drain_timeout_s=10,
     )
     tracemalloc.start()
     try:

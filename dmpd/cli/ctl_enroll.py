@@ -94,7 +94,7 @@ def _request(args: argparse.Namespace, *, changed: bool) -> int:
     settings = load(args.config, LocalRegistrySettings)
     request = credentials.make_request(settings.rae, settings.mqtt, renew=args.renew)
     if changed:
-        _reload(this_rae.bind(args))
+        _begin_anew(this_rae.bind(args), timeout_s=args.wait)
     print(f"{request}: have this signed with the CN {settings.rae}, then:")
     print("  dmpctl enroll --certificate FILE --ca FILE")
     return exit_codes.OK
@@ -119,6 +119,13 @@ def _install(args: argparse.Namespace) -> int:
             f"dmpctl enroll: not ready within {args.wait:g} s; dmpctl local status says how it goes on", file=sys.stderr
         )
     return exit_codes.OK if ready else exit_codes.DIFFERENT
+
+
+def _begin_anew(at: str, *, timeout_s: float) -> None:
+    """Have a daemon that runs take its new name, and wait for that: whoever asks it next shall hear the new one."""
+    before = _reload(at)
+    if before is not None and this_rae.wait_begun(at, started_at=before, timeout_s=timeout_s) is None:
+        print(f"dmpctl enroll: the daemon has not begun anew within {timeout_s:g} s; see its log", file=sys.stderr)
 
 
 def _reload(at: str) -> str | None:

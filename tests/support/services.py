@@ -162,9 +162,9 @@ def start_mosquitto(folder: Path, *, rules: str = "", **lines: str) -> Iterator[
 
 
 @contextmanager
-def start_kafka(folder: Path) -> Iterator[KafkaService]:
+def start_kafka(folder: Path, kind: type[Kafka] = Kafka) -> Iterator[KafkaService]:
     port, controller_port = free_ports(2)
-    server = Kafka(folder / "kafka", port=port, controller_port=controller_port)
+    server = kind(folder / "kafka", port=port, controller_port=controller_port)
     with start(server) as process:
         yield KafkaService(process, server)
 

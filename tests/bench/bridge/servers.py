@@ -10,10 +10,10 @@ from pathlib import Path
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.runtime.health import fetch
 from dmpd.runtime.settings import MqttSettings, TopicSettings
-from tests.bench.kafka import start_bench_kafka
+from tests.bench.kafka import BenchKafka
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
-from tests.support.services import KafkaService, MosquittoService, public_folder, start_mosquitto
+from tests.support.services import KafkaService, MosquittoService, public_folder, start_kafka, start_mosquitto
 
 BARE = ("svc-canary", "svc-access")
 """The principals of counting subscribers; the bench's rules let them read what the bridge reads."""
@@ -83,7 +83,7 @@ def running() -> Iterator[Platform]:
     rules = "".join(f"\nuser {user}\ntopic read dmp/v1/+/+/info\n" for user in BARE)
     with (
         public_folder() as folder,
-        start_bench_kafka(folder) as kafka,
+        start_kafka(folder, BenchKafka) as kafka,
         start_mosquitto(folder, rules=rules, autosave_interval="1800") as mosquitto,
     ):
         yield Platform(mosquitto, kafka, folder)

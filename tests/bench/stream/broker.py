@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from confluent_kafka import Producer
 
-from tests.bench.kafka import start_bench_kafka
-from tests.support.services import KafkaService, public_folder
+from tests.bench.kafka import BenchKafka
+from tests.support.services import KafkaService, public_folder, start_kafka
 
 _DIFFERENT = 1000
 """Values that a filled topic repeats."""
@@ -56,7 +56,7 @@ class Broker:
 @contextmanager
 def running() -> Iterator[Broker]:
     """A broker of this run's own; ended at the end of the context."""
-    with public_folder() as folder, start_bench_kafka(folder) as service:
+    with public_folder() as folder, start_kafka(folder, BenchKafka) as service:
         yield Broker(service)
 
 

@@ -21,7 +21,7 @@ from dmpd.runtime.database import Connection, DatabaseError
 from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.settings import DatabaseSettings
 
-LOOK_S: Final = 0.5
+_LOOK_S: Final = 0.5
 _BACK_S: Final = 30.0
 """Each look goes so far back: a row is seen after its transaction, its time is that of the statement that wrote it."""
 
@@ -56,7 +56,7 @@ class DatabaseWatch:
         *,
         plan: Plan,
         others: Callable[[], Sequence[tuple[str, str]]],
-        look_s: float = LOOK_S,
+        look_s: float = _LOOK_S,
     ) -> None:
         """``others`` names device sessions of RAEs that are no canaries, to look at how long their changes take.
 
@@ -99,7 +99,7 @@ class DatabaseWatch:
                 if self.trouble is None:
                     _log.warning("rows: %s", error)
                 self.trouble = str(error).strip()
-                stopping.wait(LOOK_S)
+                stopping.wait(_LOOK_S)
 
     def _look(self, connection: Connection) -> None:
         began_s = time.monotonic()

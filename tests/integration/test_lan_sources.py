@@ -138,7 +138,7 @@ def test_a_released_lease_is_a_farewell(lan):
         for one in lan.lab.duts():
             lan.start_dut(one)
             recorder.wait_for(source="leases", mac=one.mac)
-        lan.signal(dut.name, "USR2")  # udhcpc: release
+        lan.release(dut)
         recorder.wait_for(source="leases", mac=dut.mac, gone=True, reach="down")
 
 
@@ -157,7 +157,7 @@ def test_a_socket_whose_file_was_deleted_hears_again():
             wait_until(lan.lease_socket.exists, "made again", timeout_s=30)
             lan.start_dut(second)
             recorder.wait_for(mac=second.mac, vendor_class="dmpd-lab-d2", timeout_s=30)
-            lan.signal(second.name, "USR2")  # udhcpc: release
+            lan.release(second)
             recorder.wait_for(mac=second.mac, gone=True, timeout_s=30)
         assert [one.mac for one in recorder.evidence(arrived=True)] == [first.mac, second.mac]
         assert [one.mac for one in recorder.evidence(gone=True)] == [second.mac]

@@ -62,6 +62,10 @@ class LanUnderTest:
         rows = self.rows().values()
         return len(rows) == DUTS and all(row["state"] == "online" and row["esn"] for row in rows)
 
+    def all_known(self) -> bool:
+        """Everything that a device says once only has arrived: dnsmasq's script may run seconds late."""
+        return self.all_online() and all(row["vendor_class"] for row in self.rows().values())
+
     def do(self, command: str, dut: str, **more: str) -> dict[str, str]:
         return control.ask(self.lab.folder.duts_socket, command, dut, **more)
 
@@ -108,7 +112,7 @@ def now() -> str:
 def lan():
     with running_lab("--lan", "--devices", str(DUTS)) as lab:
         found = LanUnderTest(lab)
-        until(found.all_online, "all devices are online under their ESN", 60)
+        until(found.all_known, "all devices are online, each under all it says", 60, said=lambda: str(found.rows()))
         yield found
         found.reader.close()
 

@@ -184,8 +184,13 @@ class RunningLan:
         """Run a command in a DUT's namespace."""
         return tools.run(["ip", "netns", "exec", dut.namespace, *argv])
 
-    def signal(self, name: str, signal_name: str) -> None:
-        self._children[name].send_signal(signal.Signals[f"SIG{signal_name}"])
+    def release(self, dut: Dut) -> None:
+        """Have its DHCP client give its lease back; before it has bound it, it would only stop asking."""
+        deadline_s = time.monotonic() + 30
+        while "inet " not in self.in_dut(dut, "ip", "-4", "address", "show", "dev", "eth0"):
+            assert time.monotonic() < deadline_s, self.log(dut.name)
+            time.sleep(POLL_S)
+        self._children[dut.name].send_signal(signal.SIGUSR2)
 
     def log(self, name: str) -> str:
         return (self.lab.state_dir / f"{name}.log").read_text(errors="replace")

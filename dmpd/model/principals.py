@@ -6,6 +6,7 @@ of a RAE of that name: a user called like a serial would be that RAE.
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 
@@ -39,6 +40,7 @@ def principal_kind(name: str) -> PrincipalKind | None:
     return PrincipalKind.RAE
 
 
+@lru_cache(maxsize=16_384)
 def is_rae(name: str) -> bool:
     """Whether ``name`` may publish as a RAE: a serial, or one of the canary's own."""
     return principal_kind(name) in (PrincipalKind.RAE, PrincipalKind.CANARY_RAE)

@@ -44,9 +44,8 @@ def is_session(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-@lru_cache(maxsize=16_384)
 def parse_topic(text: str) -> Topic:
-    """Take ``text`` apart, strictly.
+    """Take ``text`` apart, strictly. Remembers none of them: sessions come and go for years, in every process.
 
     Raises:
         InvalidTopicError: Not a topic of dmpd, or a level has the wrong form.

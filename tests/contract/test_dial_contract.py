@@ -39,7 +39,7 @@ def control(bench) -> Dial:
 
 
 def target(bench) -> Target:
-    bench.recorder.wait_for(mac=bench.mac("d1"), ip=IPS["d1"], reach="up", timeout_s=10)
+    bench.recorder.wait_for(mac=bench.mac("d1"), ip=IPS["d1"], reach="up")
     return Target(IPS["d1"], (bench.mac("d1"),))
 
 

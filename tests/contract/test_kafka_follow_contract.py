@@ -10,7 +10,7 @@ from dmpd.runtime.kafka_follow import Follower
 from dmpd.runtime.kafka_memory import MemoryFollower, MemoryKafka, MemoryProducer
 from dmpd.runtime.kafka_reader import ReadRecord
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class TwinBench:

@@ -9,7 +9,7 @@ from dmpd.runtime.kafka import Producer, ProducerQueueFullError, is_record_fault
 from dmpd.runtime.kafka_memory import MemoryKafka, MemoryProducer, StoredRecord
 from dmpd.runtime.kafka_reader import TopicReader
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class TwinBench:

@@ -13,10 +13,10 @@ import uvloop
 from dmpd.runtime.mqtt import SESSION_TAKEN_OVER, Message, MqttClient, MqttUnreachableError, Will
 from dmpd.runtime.mqtt_memory import MemoryBroker, matches
 from dmpd.runtime.settings import MqttSettings
+from tests.support.aio import until
 from tests.support.hivemq import start_hivemq
 from tests.support.services import public_folder
 
-DEADLINE_S = 10.0
 RECEIVE_MAXIMUM_EXCEEDED = 0x93
 
 
@@ -100,13 +100,6 @@ def acl(principal: str, action: str, topic: str) -> bool:
     if action == "write":
         return topic.startswith(f"dmp/v1/{principal}/") and topic.endswith("/info")
     return topic in (f"dmp/v1/{principal}/rae/ack", f"dmp/v1/{principal}/rae/info")
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    deadline_s = asyncio.get_running_loop().time() + DEADLINE_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline_s, f"not within {DEADLINE_S} s: {what}"
-        await asyncio.sleep(0.005)
 
 
 def test_messages_arrive_in_order_and_pubacks_name_their_mid(run):

@@ -166,7 +166,7 @@ def test_the_vendor_class_comes_with_the_hook_and_the_arrival_once_with_or_witho
     for name in ("d1", "d2"):
         mac, _port = bench.who(name)
         if bench.hooked:
-            _at_s, told = bench.recorder.wait_for(mac=mac, vendor_class=bench.vendor_class(name), timeout_s=30)
+            _at_s, told = bench.recorder.wait_for(mac=mac, vendor_class=bench.vendor_class(name))
             assert (told.source, told.hostname, told.client_id) == ("leases", f"dut-{name[1]}", f"01:{mac}")
         said = bench.recorder.evidence(source="leases", mac=mac)
         assert [one.arrived for one in said].count(True) == 1
@@ -179,11 +179,11 @@ def test_a_pulled_cable_is_gone_at_once_and_back_when_plugged(bench):
     mac, port = bench.who("d1")
     since = bench.recorder.mark()
     bench.unplug("d1")
-    _at_s, gone = bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down", timeout_s=10)
+    _at_s, gone = bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down")
     assert (gone.gone, gone.port) == (True, port)
     since = bench.recorder.mark()
     bench.plug("d1")
-    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="up", port=port, timeout_s=10)
+    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="up", port=port)
     other, _port = bench.who("d2")
     assert bench.recorder.evidence(mac=other, reach="down") == []
 
@@ -192,10 +192,10 @@ def test_a_lan_that_goes_down_takes_nobody_with_it(bench):
     settled(bench)
     since = bench.recorder.mark()
     bench.lan(up=False)
-    bench.recorder.wait_for_signal(DOWN, since=since, timeout_s=2)
+    bench.recorder.wait_for_signal(DOWN, since=since)
     assert DOWN in bench.recorder.run(bench.recorder.sources[1].dump())
     bench.lan(up=True)
-    bench.recorder.wait_for_signal(UP, since=since, timeout_s=2)
+    bench.recorder.wait_for_signal(UP, since=since)
     assert bench.recorder.evidence(since=since, reach="down") == []
     assert DOWN not in bench.recorder.run(bench.recorder.sources[1].dump())
 
@@ -216,7 +216,7 @@ def test_a_device_that_does_not_answer_is_down(bench):
     since = bench.recorder.mark()
     bench.forget_neighbours()
     bench.recorder.run(bench.recorder.sources[1].poke(ip=ip, mac=mac))
-    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down", gone=False, timeout_s=12)
+    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down", gone=False)
 
 
 def test_a_poke_of_a_stranger_is_harmless(bench):

@@ -146,7 +146,7 @@ def test_a_poked_device_answers_for_itself(bench):
     bench.answers("d1", mdx_reply("SIMTV-0009"))
     since = bench.recorder.mark()
     poke(bench, "d1")
-    _at_s, said = bench.recorder.wait_for(since=since, source="ssdp", esn="SIMTV-0009", timeout_s=10)
+    _at_s, said = bench.recorder.wait_for(since=since, source="ssdp", esn="SIMTV-0009")
     assert said.mac == bench.mac("d1")
 
 
@@ -228,7 +228,7 @@ def test_who_is_unplugged_is_silent_and_speaks_again_when_back(bench):
     bench.recorder.wait_for(since=since, source="neighbours", mac=bench.mac("d1"), reach="up")
     assert bench.recorder.evidence(since=since, source="ssdp", power="standby") == []
     poke(bench, "d1")
-    bench.recorder.wait_for(since=since, source="ssdp", esn="SIMTV-0003", timeout_s=10)
+    bench.recorder.wait_for(since=since, source="ssdp", esn="SIMTV-0003")
 
 
 def test_dial_says_nothing_of_an_esn(bench):

@@ -22,7 +22,7 @@ from tests.support.services import public_folder, start_mosquitto
 
 pytestmark = pytest.mark.services
 REFUSED = (ssl.SSLError, ConnectionError, EOFError)
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @pytest.fixture(autouse=True)

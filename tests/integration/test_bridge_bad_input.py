@@ -5,7 +5,6 @@ Packets are made by hand here, for no client library writes them. The page docs/
 
 import asyncio
 import json
-import time
 import uuid
 
 import pytest
@@ -15,6 +14,7 @@ from dmpd.model import limits
 from dmpd.runtime.mqtt_frames import Frames
 from dmpd.runtime.mqtt_stream import Stream, open_stream
 from dmpd.runtime.settings import TopicSettings
+from tests.support.aio import until
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
 from tests.support.kafka_read import read_all
@@ -23,7 +23,6 @@ from tests.support.services import public_folder, start_mosquitto
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
 
 SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
-WAIT_S = 30.0
 QOS_1, DUP, RETAIN = 0x32, 0x08, 0x01
 
 
@@ -71,13 +70,6 @@ def varint(value: int) -> bytes:
 def change(rae: str, seq: int, **fields: object) -> bytes:
     body = {"v": 1, "kind": "change", "rae": rae, "session": SESSION, "epoch": 7, "seq": seq, "rev": seq, **fields}
     return json.dumps(body).encode()
-
-
-async def until(condition, what: str) -> None:
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {WAIT_S:g} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 import asyncio
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from dmpd.bridge.settings import BridgeSettings
 from dmpd.runtime.settings import TopicSettings
+from tests.support.aio import until
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
 from tests.support.kafka_read import read_all
@@ -21,7 +21,6 @@ from tests.support.services import KafkaService, MosquittoService, public_folder
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
 
 PARTITIONS = 3
-WAIT_S = 60.0
 
 
 class Way:
@@ -94,13 +93,6 @@ def way(kafka: KafkaService, folder: Path, broker_folder: Path, **lines: str) ->
             yield found
         finally:
             found.bridge.stop()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    deadline_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {WAIT_S:g} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 def test_restarted_with_its_sessions_it_delivers_what_they_hold(kafka, tmp_path) -> None:

@@ -20,6 +20,7 @@ from dmpd.bridge.settings import BridgeSettings
 from dmpd.bridge.uplink import Uplink
 from dmpd.runtime.kafka import Producer
 from dmpd.runtime.settings import KafkaSettings, MqttSettings, TopicSettings
+from tests.support.aio import until
 from tests.support.bridge_twins import ScriptedBroker
 from tests.support.mock_cluster import MockCluster
 
@@ -29,7 +30,7 @@ SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 TOPIC = f"dmp/v1/A1/{SESSION}/info"
 PRODUCE = 0
 DISCONNECTED = -195
-WAIT_S = 40.0
+WAIT_S = 60.0
 ROWS = 60
 
 RETRIED = {
@@ -110,13 +111,6 @@ def read(cluster: MockCluster, topic: str) -> list[bytes]:
         return values
     finally:
         consumer.close()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    deadline_s = asyncio.get_running_loop().time() + WAIT_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline_s, f"not in {WAIT_S:g} s: {what}"
-        await asyncio.sleep(0.005)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +23,7 @@ from dmpd.model.messages import Response
 from dmpd.runtime.health import fetch
 from dmpd.runtime.mqtt import MqttClient
 from dmpd.runtime.settings import TopicSettings
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
 from tests.support.hivemq import start_hivemq
@@ -111,13 +111,6 @@ class Rig:
         await asyncio.to_thread(blocking)
         assert heard[0] is None, "first it is in Kafka"
         return heard[1:]
-
-
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from dmpd.model.topics import partition_of
 from dmpd.runtime.health import fetch
 from dmpd.runtime.mqtt import MqttClient
 from dmpd.runtime.settings import TopicSettings
+from tests.support.aio import until
 from tests.support.bridge_main import Sections
 from tests.support.bridge_process import BridgeProcess
 from tests.support.kafka_read import read_all
@@ -51,13 +52,6 @@ def bridge(kafka, own_mosquitto, topics, tmp_path):
     process.stop()
 
 
-async def until(condition, what: str, timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.02)
-
-
 async def publish(rae: str, mosquitto, seqs: range) -> None:
     """Publish these rows as ``rae`` does, and see that the bridge's session has them."""
     codes: list[int] = []
@@ -74,7 +68,7 @@ async def publish(rae: str, mosquitto, seqs: range) -> None:
     for seq in seqs:
         body = {"v": 1, "kind": "change", "rae": rae, "session": SESSION, "epoch": 7, "seq": seq, "rev": seq}
         client.publish(f"dmp/v1/{rae}/{SESSION}/info", json.dumps(body).encode(), qos=1)
-    await until(lambda: len(codes) == len(seqs), "published", 10)
+    await until(lambda: len(codes) == len(seqs), "published")
     assert set(codes) == {0}, "the bridge's session is not there"
     await client.disconnect()
 
@@ -91,7 +85,7 @@ def test_nothing_is_lost_or_reordered_while_bridge_and_broker_are_killed(kafka, 
         for number, fault in enumerate(faults):
             mark = 2000 - 300 * (number + 1) + dice.randrange(-50, 50)
             left = lambda mark=mark: sum(publisher.unstored for publisher in publishers) <= mark  # noqa: E731 - a name for the wait
-            await until(left, f"{mark} rows left before fault {number} ({fault})", 60)
+            await until(left, f"{mark} rows left before fault {number} ({fault})")
             if fault in ("bridge", "both"):
                 bridge.kill()
             if fault in ("broker", "both"):
@@ -99,7 +93,7 @@ def test_nothing_is_lost_or_reordered_while_bridge_and_broker_are_killed(kafka, 
                 await asyncio.to_thread(own_mosquitto.process.start)
             if fault in ("bridge", "both"):
                 bridge.start()
-        await until(lambda: all(task.done() for task in tasks), "every row durable", 60)
+        await until(lambda: all(task.done() for task in tasks), "every row durable")
         for task in tasks:
             task.result()
         return publishers
@@ -121,13 +115,13 @@ def test_a_stop_leaves_the_session_and_the_next_bridge_goes_on(kafka, own_mosqui
         ]
 
     bridge.start()
-    asyncio.run(until(lambda: b"connected, session new" in bridge.log.read_bytes(), "connected", 30))
+    asyncio.run(until(lambda: b"connected, session new" in bridge.log.read_bytes(), "connected"))
     asyncio.run(publish(rae, own_mosquitto, range(1, 4)))
-    asyncio.run(until(lambda: stored() == [1, 2, 3], "in Kafka", 20))
+    asyncio.run(until(lambda: stored() == [1, 2, 3], "in Kafka"))
     assert bridge.stop() == 0
     asyncio.run(publish(rae, own_mosquitto, range(4, 8)))
     bridge.start()
-    asyncio.run(until(lambda: stored() == [1, 2, 3, 4, 5, 6, 7], "the rest in Kafka, once", 30))
+    asyncio.run(until(lambda: stored() == [1, 2, 3, 4, 5, 6, 7], "the rest in Kafka, once"))
     assert b"session resumed" in bridge.log.read_bytes()
 
 
@@ -158,15 +152,15 @@ def test_a_frozen_kafka_makes_the_bridge_leave_and_come_back_and_costs_nothing(o
         async def scenario() -> Publisher:
             publisher = Publisher(rae, own_mosquitto.settings(rae), rows=300)
             bridge.start()
-            await until(lambda: status().get("state") == "ready", "ready", 30)
+            await until(lambda: status().get("state") == "ready", "ready")
             own_kafka.process.freeze()
             running = asyncio.create_task(publisher.run())
-            await until(lambda: status().get("gate") == "paused", "paused", 10)
-            await until(lambda: not status().get("connected", True), "left the broker", 10)
-            await until(lambda: status().get("state") == "degraded", "degraded", 5)
+            await until(lambda: status().get("gate") == "paused", "paused")
+            await until(lambda: not status().get("connected", True), "left the broker")
+            await until(lambda: status().get("state") == "degraded", "degraded")
             assert publisher.unstored == 300, "told durable without Kafka"
             own_kafka.process.thaw()
-            await until(running.done, "all durable", 40)
+            await until(running.done, "all durable")
             running.result()
             return publisher
 
@@ -176,10 +170,10 @@ def test_a_frozen_kafka_makes_the_bridge_leave_and_come_back_and_costs_nothing(o
             assert problems([publisher], [(record.key(), record.value()) for record in records]) == []
             own_kafka.process.freeze()
             asyncio.run(publish(rae, own_mosquitto, range(1, 2)))
-            asyncio.run(until(lambda: status().get("unacknowledged") == 1, "in flight", 10))
+            asyncio.run(until(lambda: status().get("unacknowledged") == 1, "in flight"))
             began_s = time.monotonic()
             bridge.terminate()
-            asyncio.run(until(lambda: status().get("state") == "draining", "draining", 5))
+            asyncio.run(until(lambda: status().get("state") == "draining", "draining"))
             assert bridge.stop() == 0
             assert time.monotonic() - began_s < 5, "the second TERM waits for Kafka"
         finally:

@@ -45,7 +45,7 @@ def state_of(lan, ip: str) -> list[str]:
     return found[0]["state"] if found else []
 
 
-def wait_until(condition, what: str, timeout_s: float = 5.0) -> None:
+def wait_until(condition, what: str, timeout_s: float = 30.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, f"not in {timeout_s} s: {what}"
@@ -105,15 +105,15 @@ def test_a_silent_death_is_found_by_poking_and_so_is_the_return(lan):
         def silence(*, on: bool) -> None:
             lan.in_dut(dut, "ip", "link", "set", "eth0", "arp", "off" if on else "on")
 
-        wait_until(lambda: "STALE" in state_of(lan, seen.ip), "the kernel becomes unsure", timeout_s=15)
+        wait_until(lambda: "STALE" in state_of(lan, seen.ip), "the kernel becomes unsure")
         silence(on=True)
         since = recorder.mark()
         recorder.run(neighbours.poke(ip=seen.ip, mac=dut.mac))
-        recorder.wait_for(since=since, mac=dut.mac, reach="down", gone=False, timeout_s=8)
+        recorder.wait_for(since=since, mac=dut.mac, reach="down", gone=False)
         since = recorder.mark()
         silence(on=False)
         recorder.run(neighbours.poke(ip=seen.ip, mac=dut.mac))
-        recorder.wait_for(since=since, mac=dut.mac, reach="up", source="neighbours", timeout_s=8)
+        recorder.wait_for(since=since, mac=dut.mac, reach="up", source="neighbours")
 
 
 def test_a_restart_of_dnsmasq_takes_no_device_away(lan):
@@ -152,13 +152,13 @@ def test_a_socket_whose_file_was_deleted_hears_again():
 
         with Recorder(make, namespace=lan.lab.router_namespace) as recorder:
             lan.start_dut(first)
-            recorder.wait_for(mac=first.mac, vendor_class="dmpd-lab-d1", timeout_s=30)
+            recorder.wait_for(mac=first.mac, vendor_class="dmpd-lab-d1")
             lan.lease_socket.unlink()
-            wait_until(lan.lease_socket.exists, "made again", timeout_s=30)
+            wait_until(lan.lease_socket.exists, "made again")
             lan.start_dut(second)
-            recorder.wait_for(mac=second.mac, vendor_class="dmpd-lab-d2", timeout_s=30)
+            recorder.wait_for(mac=second.mac, vendor_class="dmpd-lab-d2")
             lan.release(second)
-            recorder.wait_for(mac=second.mac, gone=True, timeout_s=30)
+            recorder.wait_for(mac=second.mac, gone=True)
         assert [one.mac for one in recorder.evidence(arrived=True)] == [first.mac, second.mac]
         assert [one.mac for one in recorder.evidence(gone=True)] == [second.mac]
 
@@ -170,7 +170,7 @@ def test_a_hook_that_finds_nobody_costs_no_lease_and_no_word_of_dnsmasq():
             for dut in lan.lab.duts():
                 lan.start_dut(dut)
             for dut in lan.lab.duts():
-                _at_s, lease = recorder.wait_for(source="leases", mac=dut.mac, reach="up", timeout_s=30)
+                _at_s, lease = recorder.wait_for(source="leases", mac=dut.mac, reach="up")
                 assert (lease.hostname, lease.vendor_class) == (dut.hostname, None)
         lan.stop("dnsmasq")  # it waits for its script
         assert "script" not in lan.log("dnsmasq")
@@ -209,5 +209,5 @@ def test_lost_kernel_events_end_in_a_resync_that_knows_everybody(lan):
 
         recorder.call(stuck)
         for n in range(1, 241):
-            recorder.wait_for(source="neighbours", mac=f"02:00:00:88:00:{n:02x}", ip=f"10.77.3.{n}", timeout_s=10)
+            recorder.wait_for(source="neighbours", mac=f"02:00:00:88:00:{n:02x}", ip=f"10.77.3.{n}")
     assert overflows() > before, "nothing was lost, so nothing was tested"

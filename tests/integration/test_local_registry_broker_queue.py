@@ -20,7 +20,7 @@ from dmpd.local_registry.settings import LocalRegistrySettings
 from dmpd.local_registry.sources.simulated import SimulatedLan
 from dmpd.local_registry.unproven import MARKS_FROM
 from dmpd.runtime.mqtt import MqttClient
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 from tests.support.edge_bridge import EdgeBridge
 from tests.support.services import MosquittoService, public_folder, start_mosquitto
 
@@ -91,13 +91,6 @@ def hasten(engines: list[Engine]) -> None:
         one._settings = replace(
             one._settings, checkpoint_interval_s=CHECKPOINT_INTERVAL_S, status_interval_s=60 / FASTER
         )
-
-
-async def until(condition, what: str, timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.05)
 
 
 async def all_taken(bridge: EdgeBridge) -> None:

@@ -81,7 +81,7 @@ class Rig:
             await asyncio.sleep(0.02)
             self.engine.tick(time.monotonic() + self.skew_s)
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not condition():
             if self.running.done():
@@ -89,7 +89,7 @@ class Rig:
             assert time.monotonic() < deadline_s, f"never: {self.engine.summary()}"
             await asyncio.sleep(0.005)
 
-    async def settled(self, revisions: int, timeout_s: float = 10.0) -> None:
+    async def settled(self, revisions: int, timeout_s: float = 60.0) -> None:
         await self.until(lambda: self.engine.journal.committed >= revisions, timeout_s)
         await self.until(lambda: self.engine.journal.rows == 0, timeout_s)
 

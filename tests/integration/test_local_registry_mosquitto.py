@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from dmpd.model.messages import Checkpoint, Request, Status
 from dmpd.model.topics import cmd_topic
 from dmpd.runtime.mqtt import Message as MqttMessage
 from dmpd.runtime.mqtt import MqttClient
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 from tests.support.edge_bridge import EdgeBridge
 from tests.support.services import MosquittoService, public_folder, start_mosquitto
 
@@ -58,13 +58,6 @@ async def tick(one: Engine) -> None:
         one.tick(time.monotonic())
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.01)
-
-
 def statuses(bridge: EdgeBridge, rae: str) -> list[str]:
     """The states in order, repeats (the periodic ones) left out."""
     states = [message.state for message in bridge.taken if isinstance(message, Status) and message.rae == rae]
@@ -75,13 +68,13 @@ def statuses(bridge: EdgeBridge, rae: str) -> list[str]:
 async def test_rows_wait_while_nobody_subscribes_and_go_when_the_bridge_comes(tmp_path: Path) -> None:
     with public_folder() as folder, start_mosquitto(folder) as broker:
         async with engine(broker, tmp_path, "R1") as one:
-            await until(lambda: one.uplink.connected and one.journal.committed == 5)
-            await until(lambda: one.journal.window.bridge_absent)
+            await until(lambda: one.uplink.connected and one.journal.committed == 5, "five revisions committed")
+            await until(lambda: one.journal.window.bridge_absent, "no bridge is noticed")
             assert one.journal.rows == 5
             bridge = EdgeBridge()
             await bridge.open(broker.settings("svc-bridge"))
-            await until(lambda: one.journal.rows == 0)
-            await until(lambda: "ready" in statuses(bridge, "R1"))
+            await until(lambda: one.journal.rows == 0, "all durable")
+            await until(lambda: "ready" in statuses(bridge, "R1"), "R1 is ready")
             assert len({message.session for message in bridge.taken if isinstance(message, Checkpoint)}) == 5
             await bridge.close()
 
@@ -92,17 +85,17 @@ async def test_will_says_lost_and_a_graceful_end_says_disconnected(tmp_path: Pat
     bridge = EdgeBridge()
     await bridge.open(mosquitto.settings("svc-bridge"))
     async with engine(mosquitto, tmp_path, rae) as one:
-        await until(lambda: statuses(bridge, rae) == ["ready"])
+        await until(lambda: statuses(bridge, rae) == ["ready"], "ready")
         client = one.uplink._client
         assert isinstance(client, MqttClient)
         client.abort()
-        await until(lambda: statuses(bridge, rae) == ["ready", "lost", "ready"])
+        await until(lambda: statuses(bridge, rae) == ["ready", "lost", "ready"], "lost and back")
         await one.drain(5.0)
-        await until(lambda: statuses(bridge, rae) == ["ready", "lost", "ready", "draining", "disconnected"])
+        await until(lambda: statuses(bridge, rae) == ["ready", "lost", "ready", "draining", "disconnected"], "its end")
     await bridge.close()
     late = EdgeBridge()
     await late.open(mosquitto.settings("svc-bridge"))
-    await until(lambda: [status.state for status in late.retained if status.rae == rae] == ["disconnected"])
+    await until(lambda: [status.state for status in late.retained if status.rae == rae] == ["disconnected"], "retained")
     await late.close()
 
 
@@ -132,16 +125,16 @@ async def test_requests_published_as_retained_are_ignored_when_they_come_and_lat
         return {json.loads(one.payload)["id"] for one in heard if "/rsp/" in one.topic}
 
     async with engine(mosquitto, tmp_path, rae) as one:
-        await until(lambda: one.uplink.connected)
+        await until(lambda: one.uplink.connected, "connected")
         ask("retained", retain=True)
         ask("plain")
-        await until(lambda: "plain" in answered())
+        await until(lambda: "plain" in answered(), "answered")
         client = one.uplink._client
         assert isinstance(client, MqttClient)
         client.abort()
-        await until(lambda: one.uplink.connected and one.uplink._client is not client)
+        await until(lambda: one.uplink.connected and one.uplink._client is not client, "another connection")
         ask("later")
-        await until(lambda: "later" in answered())
+        await until(lambda: "later" in answered(), "answered later")
         await one.drain(0.1)
     assert answered() == {"plain", "later"}
     await bridge.disconnect()

@@ -72,7 +72,7 @@ class Rig:
     def closed(self) -> list[str]:
         return [message.reason for message in self.cloud.kafka if isinstance(message, Closed)]
 
-    async def until(self, condition, timeout_s: float = 15.0) -> None:
+    async def until(self, condition, timeout_s: float = 60.0) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline_s, f"never: {self.engine.summary()}, {self.esns()}"

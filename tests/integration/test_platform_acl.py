@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 NOT_AUTHORIZED = 0x87
 SESSION = "7b0a36d2-6c1f-4c3f-9c30-0b1f7f7a2f10"
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Party:

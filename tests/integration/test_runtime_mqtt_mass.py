@@ -11,7 +11,7 @@ import pytest
 from dmpd.runtime.mqtt_frames import Message
 from dmpd.runtime.mqtt_mass import MassClient, client_context, resolve
 from dmpd.runtime.mqtt_stream import MqttUnreachableError
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 from tests.support.services import public_folder, start_mosquitto
 
 pytestmark = pytest.mark.services
@@ -42,13 +42,6 @@ class Heard:
         await asyncio.wait_for(self.client._stream.lost, 20)
 
 
-async def until(condition, timeout_s=20.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.01)
-
-
 @async_test
 async def test_it_publishes_hears_and_learns_what_is_refused(mosquitto):
     one, two = Heard(mosquitto, "canary-7001"), Heard(mosquitto, "svc-bridge")
@@ -61,7 +54,7 @@ async def test_it_publishes_hears_and_learns_what_is_refused(mosquitto):
     payload = os.urandom(70_000)  # three bytes of length
     one.client.publish("dmp/v1/canary-7001/rae/info", payload, 11)
     one.client.publish("dmp/v1/canary-7002/rae/info", b"x", 12)
-    await until(lambda: len(one.pubacks) == 2 and two.messages)
+    await until(lambda: len(one.pubacks) == 2 and two.messages, "two PUBACKs and a message")
     assert one.pubacks == [(11, 0), (12, 0x87)]
     assert [(message.topic, message.payload) for message in two.messages] == [("dmp/v1/canary-7001/rae/info", payload)]
     await one.client.ping()
@@ -92,7 +85,7 @@ async def test_a_broker_that_dies_is_told_once_and_an_open_question_fails(mosqui
         asked = asyncio.create_task(two.client.ping())
         await asyncio.sleep(0)
         service.process.kill()
-        await until(lambda: one.ended)
+        await until(lambda: one.ended, "its end")
         with pytest.raises(ConnectionError):
             await asked
         assert len(one.ended) == 1

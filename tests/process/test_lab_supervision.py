@@ -16,7 +16,7 @@ from tests.support.services import public_folder
 SLEEPER = shlex.join([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"])
 
 
-def until(condition, what, timeout_s=15.0):
+def until(condition, what, timeout_s=60.0):
     deadline_s = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline_s:
         time.sleep(0.05)

@@ -34,7 +34,7 @@ from tests.support.services import (
 )
 
 PLUGIN = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @contextmanager

@@ -81,11 +81,11 @@ class Recorder:
         """All evidence since a mark whose fields have these values."""
         return [one for _at_s, one in self._matching(since, fields)]
 
-    def wait_for(self, *, since: int = 0, timeout_s: float = 5.0, **fields: object) -> tuple[float, Evidence]:
+    def wait_for(self, *, since: int = 0, timeout_s: float = 30.0, **fields: object) -> tuple[float, Evidence]:
         """Wait for evidence with these field values; returns when it was said, and what."""
         return self._wait(lambda: next(iter(self._matching(since, fields)), None), timeout_s, str(fields))
 
-    def wait_for_signal(self, signal: LanSignal, *, since: int = 0, timeout_s: float = 5.0) -> float:
+    def wait_for_signal(self, signal: LanSignal, *, since: int = 0, timeout_s: float = 30.0) -> float:
         return self._wait(
             lambda: next((at_s for at_s, one in self.said[since:] if one == signal), None), timeout_s, str(signal)
         )
@@ -163,7 +163,7 @@ class RunningLan:
     def start_dnsmasq(self, *, hooked: bool = False) -> None:
         """Start it, and wait until it opened its lease file; ``hooked`` = it runs ``lease_hook`` too."""
         self._start("dnsmasq", self.lab.dnsmasq_command(self.lease_socket if hooked else None))
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 30
         while not self.lease_file.exists():
             assert time.monotonic() < deadline_s, self.log("dnsmasq")
             time.sleep(POLL_S)

@@ -5,7 +5,7 @@ import socket
 import ssl
 import struct
 
-_WAIT_S = 20.0
+_WAIT_S = 60.0
 
 
 def text(value):

@@ -60,7 +60,7 @@ class Rig:
         return [event.detail for event in self.journal.next(1000) if event.code == code]
 
     async def until(self, condition, what):
-        deadline = asyncio.get_running_loop().time() + 20
+        deadline = asyncio.get_running_loop().time() + 60
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, f"{what}: {self.reconciler.problem}"
             await asyncio.sleep(0.002)

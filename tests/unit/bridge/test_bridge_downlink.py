@@ -95,9 +95,9 @@ class Bench:
             await one.stop()
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while not condition():
-            assert time.monotonic() < deadline_s, f"not in 10 s: {what}"
+            assert time.monotonic() < deadline_s, f"not in 60 s: {what}"
             assert self.downlink is not None
             self.downlink.tick(time.monotonic() + self.skew_s)
             for mid in range(1, len(self.client.published) + 1):
@@ -408,7 +408,7 @@ async def test_the_brokers_window_is_kept() -> None:
         for number in range(10):
             bench.ask(f"{rae} {number}", rae=rae)
     async with bench.running() as downlink:
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while len(bench.client.published) < 20:
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.005)

@@ -6,18 +6,11 @@ from dmpd.bridge.settings import BridgeSettings
 from dmpd.bridge.uplink import CLIENT_ID, Uplink
 from dmpd.runtime.mqtt_memory import MemoryBroker
 from dmpd.runtime.settings import MqttSettings, TopicSettings
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 from tests.support.bridge_twins import ScriptedProducer
 from tests.support.ledger import Publisher, problems
 
-WAIT_S = 15.0
-
-
-async def until(condition, what: str) -> None:
-    deadline_s = asyncio.get_running_loop().time() + WAIT_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline_s, f"not in {WAIT_S:g} s: {what}"
-        await asyncio.sleep(0.005)
+WAIT_S = 60.0
 
 
 def make_uplink(broker: MemoryBroker, producer: ScriptedProducer) -> Uplink:

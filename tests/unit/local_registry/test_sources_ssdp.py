@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import time
 
 import pytest
 
@@ -18,7 +17,7 @@ from dmpd.local_registry.sources.ssdp import (
 )
 from dmpd.local_registry.sources.ssdp_gate import SENDER_BURST
 from dmpd.local_registry.sources.ssdp_message import MDX_TARGETS
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 from tests.support.ssdp_device import mdx_reply, notify
 
 IP, MAC, ESN = "10.77.1.1", "3c:12:aa:00:00:01", "SIMTV-0001"
@@ -225,13 +224,6 @@ def test_broken_sockets_are_told_and_opened_again():
         rig.step(1.0)
 
 
-async def until(condition) -> None:
-    deadline_s = time.monotonic() + 3
-    while not condition():
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.005)
-
-
 @async_test
 async def test_a_lan_that_is_not_there_is_tried_again(monkeypatch, caplog):
     monkeypatch.setattr("dmpd.local_registry.sources.ssdp.REOPEN_INTERVAL_S", 0.01)
@@ -244,11 +236,11 @@ async def test_a_lan_that_is_not_there_is_tried_again(monkeypatch, caplog):
         return await anext(signals)
 
     waiting = asyncio.create_task(first())
-    await until(lambda: "no such interface" in caplog.text)
+    await until(lambda: "no such interface" in caplog.text, "the trouble is told")
     await source.poke(ip=IP, mac=MAC)
     assert ether.sent == []
     ether.broken = False
-    await until(lambda: ether.opened == 1)
+    await until(lambda: ether.opened == 1, "opened")
     ether.receive(mdx_reply(ESN), IP)
     assert (await asyncio.wait_for(waiting, 2)).esn == ESN
     await signals.aclose()

@@ -9,7 +9,10 @@ from typing import Final, LiteralString
 
 from dmpd.runtime.database import Connection
 
-_READ: Final[LiteralString] = "SELECT mark FROM registry_mark WHERE instance = %s"
+_ADVANCE: Final[LiteralString] = """
+UPDATE registry_mark SET mark = %s, marked_at = clock_timestamp() WHERE instance = %s AND mark >= %s
+"""
+"""Read and written at once: a database set back in between would be written over unseen."""
 _WRITE: Final[LiteralString] = """
 INSERT INTO registry_mark (instance, mark, marked_at) VALUES (%s, %s, clock_timestamp())
 ON CONFLICT (instance) DO UPDATE SET mark = excluded.mark, marked_at = excluded.marked_at
@@ -33,11 +36,11 @@ class Marks:
         Args:
             connection: In autocommit. What is written but not answered does not count as confirmed.
         """
-        row = connection.execute(_READ, (self._instance,)).fetchone()
-        is_back = (row[0] if row is not None else 0) < self._confirmed
-        mark = self._confirmed + 1
-        connection.execute(_WRITE, (self._instance, mark))
-        if self._confirmed == 0:
+        is_first, mark = self._confirmed == 0, self._confirmed + 1
+        is_ahead = connection.execute(_ADVANCE, (mark, self._instance, self._confirmed)).rowcount > 0
+        if not is_ahead:
+            connection.execute(_WRITE, (self._instance, mark))
+        if is_first:
             connection.execute(_OLD, (self._instance,))
         self._confirmed = mark
-        return is_back
+        return not (is_ahead or is_first)

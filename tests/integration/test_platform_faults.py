@@ -126,7 +126,7 @@ def test_what_the_cloud_lost_comes_back(lab):
     lab.supervisor.restart("cloud-registry")
     until(lambda: records(lab, "dmp.cmd") > before["dmp.cmd"], "a row with a gap is asked for", 120)
     until(lambda: records(lab, "dmp.rsp") > before["dmp.rsp"], "its RAE has answered", 120)
-    until(lambda: count_stale(lab) == 0, "every row that had a gap is true again", 120)
+    until(lambda: count_stale(lab) == 0, "every row that had a gap is true again", 200)
 
     done = lab.ctl("resync", "--all", "--json")
     states = {one["rae"]: one["state"] for one in json.loads(done.stdout)}  # those of another test may be in it

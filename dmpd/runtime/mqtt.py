@@ -229,11 +229,10 @@ class MqttClient:
             self._loop.call_soon(self._take, ())
 
     async def disconnect(self, *, reason_code: int = 0) -> None:
-        """Send DISCONNECT and close; waits, one second at most, until the broker has hung up too."""
-        if self.closed.done():
-            return
-        self._pipe.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=reason_code))
-        self._ended("Normal disconnection")
+        """Send DISCONNECT, if it is not closed yet, and close; waits, one second at most, until nothing is left."""
+        if not self.closed.done():
+            self._pipe.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=reason_code))
+            self._ended("Normal disconnection")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._stream.lost), _GOODBYE_S)
         self._stream.abort()
@@ -338,6 +337,7 @@ class MqttClient:
     def _disconnected(self, _: Any, __: Any, flags: Any, reason: ReasonCode, ___: Any) -> None:
         if flags.is_disconnect_packet_from_server:
             self.close_reason_code = int(reason.value)
+            self._stream.abort()  # it has said the last word: a goodbye of ours would be waited for
         self._ended(f"{reason}")
 
     def _ended(self, why: str) -> None:

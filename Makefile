@@ -13,11 +13,11 @@ canary: setup ## the flash crowd over a lab, and its verdict; CLIENTS=3000, RAMP
 	@$(BIN)/dmpd lab up --no-lan --canary --clients $(or $(CLIENTS),3000) --ramp $(or $(RAMP),linear)
 
 test: setup ## everything but what is too long for every run; four at a time, because most of them wait
-	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile
+	@packaging/test.sh "not slow" 4
 
 test-all: ## what is too long for every run; three at a time
 	@packaging/setup.sh deb image
-	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
+	@packaging/test.sh slow 3
 
 deb: ## the Debian package dmpd-local-registry into build/deb; ARCH=arm64 for the other architecture
 	@packaging/setup.sh deb

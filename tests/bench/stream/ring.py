@@ -94,7 +94,7 @@ def _ring(read: _Reader) -> _Run:
         payload = frames.encode(Frame(range(first, first + PER_FRAME), timestamps, keys, values, None))
         while ring.write(payload) is None:
             _hear(end, ring, wait=True)
-        while not end.publish(ring.published, RECORDS):
+        while not end.publish(ring.published, RECORDS, 0):
             _hear(end, ring, wait=True)
         _hear(end, ring, wait=False)
     while ring.used_bytes:

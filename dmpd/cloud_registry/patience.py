@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import psycopg
 
 from dmpd.cloud_registry.settings import WorkerSettings
-from dmpd.cloud_registry.sink import RowAppearedError, plan_every_time
+from dmpd.cloud_registry.sink import RowAppearedError, look_up_by_keys
 from dmpd.cloud_registry.sqlstate import Meaning, meaning_of, sentence
 from dmpd.cloud_registry.statements import PROBE
 from dmpd.cloud_registry.trial import Trial
@@ -144,7 +144,7 @@ class PatientDatabase:
         if self._connection is None:
             connection = connect(self._settings.database, application=f"dmpd-cloud-registry-{self._partition}")
             connection.autocommit = True  # transactions are opened where they begin, and only there
-            plan_every_time(connection)
+            look_up_by_keys(connection)
             connection.on_answer = self._say_if_slow
             self._connection = connection
             self.connections_made += 1

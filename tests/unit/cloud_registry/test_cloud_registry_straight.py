@@ -230,3 +230,22 @@ def test_the_connection_lost_in_mid_statement_costs_time_only(connection, handle
     hand(handler, change(2, patch=RecordPatch(attributes={"a": Raw(b"2")})), start=1)
     assert len(kills) == 2
     assert rows_of(connection)[SESSION].record.attributes["a"] == Raw(b"2")
+
+
+def test_rows_are_found_by_their_keys_also_when_the_tables_were_empty_at_first(connection, handler, judged):
+    """A plan is kept for good, and of empty tables to read them whole looks cheapest."""
+    for n in range(1, 21):
+        hand(handler, checkpoint(1, RECORD, session=session_id(n)), start=10 * n)
+        hand(
+            handler,
+            change(2, patch=RecordPatch(attributes={"a": Raw(b"%d" % n)}), session=session_id(n)),
+            start=10 * n + 1,
+        )
+    with contextlib.closing(make_handler(handler._settings.database)) as another:
+        for n in range(1, 21):
+            hand(another, change(3, patch=RecordPatch(state="offline"), session=session_id(n)), start=10 * n + 2)
+    handler.close()  # what it counted is told at its end
+    (scanned,) = connection.execute(
+        "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN ('device_session', 'device_attribute')"
+    ).fetchone()
+    assert (scanned, judged) == (0, [])

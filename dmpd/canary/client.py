@@ -14,7 +14,16 @@ from dmpd.canary.history import History
 from dmpd.canary.plan import Plan, payload, rae_of, session_of, topic_of
 from dmpd.model.codec import InvalidMessageError, decode, encode
 from dmpd.model.messages import Durable, Request, Response
-from dmpd.model.topics import RAE_SESSION, InvalidTopicError, Topic, ack_topic, cmd_filter, info_topic, parse_topic
+from dmpd.model.topics import (
+    RAE_SESSION,
+    InvalidTopicError,
+    Topic,
+    ack_topic,
+    cmd_filter,
+    cmd_topic,
+    info_topic,
+    parse_topic,
+)
 from dmpd.model.topics import rsp_topic as response_topic
 from dmpd.runtime.mqtt_frames import Message
 from dmpd.runtime.mqtt_mass import Address, MassClient, Opened
@@ -22,7 +31,7 @@ from dmpd.runtime.mqtt_mass import Address, MassClient, Opened
 NOT_AUTHORIZED: Final = 0x87
 _WINDOW: Final = 20
 _PROBE: Final = -1
-PROBE_WRITES: Final = 2
+PROBE_WRITES: Final = 4
 """Publishes of each client that probes."""
 _RESPONSE: Final = -2
 _RESPONSE_SEQ: Final = 1_000_000
@@ -122,9 +131,14 @@ class CanaryClient:
     def probe_writes(self, neighbour: int) -> None:
         """Publish what is another's to say; anything but a refusal is a hole."""
         if self.alive:
-            target = info_topic(rae_of(neighbour), session_of(self._share.plan.run, neighbour))
-            self.mqtt.publish(target, b"{}", _PROBE)
-            self.mqtt.publish(ack_topic(self.rae), b"{}", _PROBE)
+            name, session = rae_of(neighbour), session_of(self._share.plan.run, neighbour)
+            for target in (
+                info_topic(name, session),
+                cmd_topic(name, session, self.rae),
+                response_topic(name, session, self.rae),
+                ack_topic(self.rae),
+            ):
+                self.mqtt.publish(target, b"{}", _PROBE)
 
     def _send_waiting(self) -> None:
         share = self._share

@@ -54,14 +54,16 @@ class _Daemon:
         self._is_drawn = False
         self._due_at_s = 0.0
         self._state = store.State()
-        self._alarm: str | None = None
+        self._ended_s: float | None = None
+        """Monotonic, when the last run that is known of ended."""
         self._due_in_s: float | None = None
         self._running: asyncio.subprocess.Process | None = None
         self._last: store.Run | None = None
 
     async def run(self) -> int:
         self._lifecycle.install_async(asyncio.get_running_loop())
-        health = HealthServer(self._settings.health_bind, self._lifecycle, self._status, alarm=lambda: self._alarm)
+        health = HealthServer(self._settings.health_bind, self._lifecycle, self._status, alarm=self._alarm)
+        metrics.ended_age.set_function(self._told_age_s)
         health.start()
         stopping = asyncio.ensure_future(self._lifecycle.wait_stop())
         try:
@@ -77,24 +79,35 @@ class _Daemon:
 
     def _status(self) -> dict[str, Any]:
         return {
-            "alarm": self._alarm,
+            "alarm": self._alarm(),
             "enabled": self._state.enabled,
             "running": self._running is not None,
             "next_run_s": self._due_in_s,
             "last": None if self._last is None else msgspec.to_builtins(self._last),
         }
 
+    def _ended_age_s(self) -> float | None:
+        return None if self._ended_s is None else time.monotonic() - self._ended_s
+
+    def _alarm(self) -> str | None:
+        """As of now: a run that hangs, or a database that is away, must not keep it from being raised."""
+        watched_s = time.monotonic() - self._began_s
+        raised = alarm(ended_age_s=self._ended_age_s(), watched_s=watched_s, alarm_s=self._settings.alarm_s)
+        if raised is not None and not self._state.enabled:
+            raised += f"; disabled by {self._state.changed_by}: {self._state.why}"
+        return raised
+
+    def _told_age_s(self) -> float:
+        age_s = self._ended_age_s()
+        return -1.0 if age_s is None else age_s
+
     async def _turn(self, stopping: "asyncio.Future[None]") -> None:
         try:
-            started_s, ended_age_s = await asyncio.to_thread(self._look)
+            started_s = await asyncio.to_thread(self._look)
         except (UnavailableError, DatabaseError) as error:
             self._lifecycle.set_state("degraded", f"the database does not answer: {str(error).strip()}")
             return
         now_s = time.monotonic()
-        raised = alarm(ended_age_s=ended_age_s, watched_s=now_s - self._began_s, alarm_s=self._settings.alarm_s)
-        if raised is not None and not self._state.enabled:
-            raised += f"; disabled by {self._state.changed_by}: {self._state.why}"
-        self._alarm = raised
         self._lifecycle.set_state("ready")
         self._schedule(started_s, now_s)
         if self._state.enabled and now_s >= self._due_at_s:
@@ -115,20 +128,20 @@ class _Daemon:
             )
         self._due_in_s = round(self._due_at_s - now_s, 1)
 
-    def _look(self) -> tuple[float | None, float | None]:
-        """When the last run started (monotonic) and how long ago one ended, by the database. Blocks."""
+    def _look(self) -> float | None:
+        """When the last run started (monotonic), by the database. Blocks."""
         with store.connected(self._database) as connection:
             self._state = store.read_state(connection)
             started_age_s, ended_age_s = store.ages_s(connection)
             ended = [run for run in store.last_runs(connection, 5) if run.ended_at is not None]
         self._last = ended[0] if ended else None
-        self._show(ended_age_s)
-        started_s = None if started_age_s is None else time.monotonic() - started_age_s
-        return started_s, ended_age_s
+        now_s = time.monotonic()
+        self._ended_s = None if ended_age_s is None else now_s - ended_age_s
+        self._show()
+        return None if started_age_s is None else now_s - started_age_s
 
-    def _show(self, ended_age_s: float | None) -> None:
+    def _show(self) -> None:
         metrics.enabled.set(self._state.enabled)
-        metrics.ended_age.set(-1 if ended_age_s is None else ended_age_s)
         last = self._last
         if last is None:
             return

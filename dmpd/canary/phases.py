@@ -188,7 +188,7 @@ class Phases:
         self.seen.swept = swept
 
     async def _begin_control(self) -> None:
-        await self._control.order("connect", Connected)
+        self.seen.control_connected = await self._control.order("connect", Connected)
         await self._control.order("beat", type(None), interval_s=_CONTROL_INTERVAL_S)
         self.seen.marks["control"] = time.monotonic()
         await asyncio.sleep(self._settings.before_s)

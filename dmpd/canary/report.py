@@ -71,6 +71,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     acl_holes: Counted = Counted()
     control: Mapping[str, Summary] = {}
     """Publishing to row of the control group: ``before``, ``during``, ``after`` the crowd."""
+    control_connect_errors: Counted = Counted()
     control_lost: Counted = Counted()
     control_disconnects: Counted = Counted()
     raes: Mapping[str, Summary] = {}

@@ -28,6 +28,7 @@ class Seen(Struct, kw_only=True):
     former: list[Former]
     problems: list[Reason]
     connected: Sequence[Connected] = ()
+    control_connected: Sequence[Connected] = ()
     told: Sequence[Told] = ()
     control_told: Told | None = None
     marks: dict[str, float]
@@ -138,6 +139,7 @@ def _around(seen: Seen, settings: CanarySettings, late_after_s: float, checked: 
         acl_holes=_sum(one.holes for one in everybody),
         leftovers=_sum((*(one.leftovers for one in everybody), counted(seen.leftovers))),
         control=dict(_control(seen)),
+        control_connect_errors=_sum(one.errors for one in seen.control_connected),
         control_lost=counted(control.lost),
         control_disconnects=_sum(one.disconnects for one in control_told),
         raes=dict(_others(seen)),

@@ -62,6 +62,9 @@ def _connections(facts: Facts, limits: ThresholdSettings) -> Iterator[Reason]:
     if facts.disconnects.count > limits.disconnects_max:
         sentence = f"{facts.disconnects.count} connections ended too early, at most {limits.disconnects_max} allowed"
         yield _fail("disconnects", facts.disconnects, sentence)
+    if facts.control_connect_errors.count:
+        sentence = f"{facts.control_connect_errors.count} clients of the control group did not get in"
+        yield _fail("control_connect_failed", facts.control_connect_errors, sentence)
     if facts.control_disconnects.count:
         sentence = f"{facts.control_disconnects.count} connections of the control group ended too early"
         yield _fail("control_disconnects", facts.control_disconnects, sentence)
@@ -113,6 +116,15 @@ def _proof(facts: Facts) -> Iterator[Reason]:
         yield _unknown("nothing_seen", "no record of the crowd was seen in Kafka")
     elif facts.rows_compared < facts.connected:
         yield _unknown("rows_not_compared", f"{facts.rows_compared} rows compared, {facts.connected} expected")
+    row = facts.times.get("row")
+    if facts.rows_compared and (row is None or row.n < facts.rows_compared):
+        sentence = (
+            f"{0 if row is None else row.n} times of rows for {facts.rows_compared} rows: how long they took is open"
+        )
+        yield _unknown("rows_not_timed", sentence)
+    if (facts.unsettled or facts.unsent) and not (facts.disconnects.count or facts.refused.count):
+        sentence = f"{facts.unsettled} messages unanswered, {facts.unsent} never sent, on connections that held"
+        yield _unknown("unsettled", sentence)
     if facts.lag_zero_s is None:
         yield _unknown("lag_unknown", "the stream's lag after the flash was not seen to end")
     if any(facts.control.get(name) is None or not facts.control[name].n for name in ("before", "during", "after")):

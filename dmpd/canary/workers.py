@@ -110,10 +110,14 @@ class Workers:
         await asyncio.gather(*(worker.start() for worker in self._workers))
 
     async def order(self, what: str, result: type[_T], *, interval_s: float = 1.0) -> list[_T]:
-        """To all at once. Raises ``CrowdFailedError``."""
-        return list(
-            await asyncio.gather(*(worker.order(what, result, interval_s=interval_s) for worker in self._workers))
-        )
+        """To all at once. Raises ``CrowdFailedError``, when nobody listens to any of them any more."""
+        orders = [asyncio.ensure_future(worker.order(what, result, interval_s=interval_s)) for worker in self._workers]
+        try:
+            return list(await asyncio.gather(*orders))
+        finally:
+            for one in orders:
+                one.cancel()
+            await asyncio.gather(*orders, return_exceptions=True)
 
     async def sweep(self, leftovers: Sequence[Leftover]) -> int:
         """By the first process."""

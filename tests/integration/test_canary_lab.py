@@ -13,6 +13,9 @@ import pytest
 from dmpd.canary.plan import rae_of
 from dmpd.canary.run import BusyError, DisabledError
 from dmpd.model.certificates import CertificateKind
+from dmpd.model.codec import encode
+from dmpd.model.messages import Status
+from dmpd.model.topics import info_topic
 from dmpd.runtime.mqtt import MqttClient
 from tests.support.aio import async_test
 from tests.support.broken_bridge import BrokenBridge
@@ -40,6 +43,7 @@ from tests.support.stepping_clock import SteppingClock
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(300)]
 LAST = "last"
 EXPIRED, PLANTED, EDITED = 11, 4, 2
+EXPIRED_CONTROL = CLIENTS + 2
 DROPS, ALTERS, SWAPS, DELAYS = 3, 5, 12, 9
 
 
@@ -69,7 +73,7 @@ async def test_what_is_well_is_passed_and_two_runs_at_once_are_one(whole):
     assert (facts.connected, facts.sent, facts.acked, facts.arrived) == (CLIENTS, *[CLIENTS * 11] * 3)
     assert facts.rows_compared == facts.cleaned == CLIENTS
     assert facts.requests_asked == 5
-    assert facts.probes == facts.probes_expected == 2 * 4
+    assert facts.probes == facts.probes_expected == 4 * 4
     assert facts.times["row"].n > 0
     assert sum(one.n for one in facts.raes.values()) > 0, "nothing of the real RAEs was seen"
     assert facts.broker["after"]["subscriptions"] < facts.broker["before"]["subscriptions"] + CLIENTS
@@ -114,8 +118,8 @@ async def harmed_run(lab: LabUnderTest):
     acl, pid = lab.folder.mosquitto / "acl", broker_pid(lab)
     sound = acl.read_text()
     authority = issue(lab)
-    files = authority.client(rae_of(EXPIRED))
-    good = files.cert.read_bytes(), files.key.read_bytes()
+    expired = [rae_of(EXPIRED), rae_of(EXPIRED_CONTROL)]
+    good = {name: [path.read_bytes() for path in pair(authority, name)] for name in expired}
     bridge = BrokenBridge(
         authority.client("svc-bridge").mqtt_settings(port=lab.folder.read_info().mosquitto_port),
         lab.kafka,
@@ -132,10 +136,10 @@ async def harmed_run(lab: LabUnderTest):
             rules.write("\npattern readwrite dmp/v1/+/+/info\n")
         os.kill(pid, signal.SIGHUP)
         begin = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
-        ended = authority.authority.issue(rae_of(EXPIRED), CertificateKind.CANARY, now=begin, days=1)
-        files.cert.write_bytes(ended.certificate)
-        files.key.write_bytes(ended.key)
-        await plant(authority, lab, rae_of(PLANTED))
+        for name in expired:
+            ended = authority.authority.issue(name, CertificateKind.CANARY, now=begin, days=1)
+            put(pair(authority, name), [ended.certificate, ended.key])
+        await plant(authority, lab, rae_of(PLANTED), said=said_by(rae_of(PLANTED)))
         with without(lab, "bridge"):
             async with bridge.running():
                 return await run_small(
@@ -144,10 +148,21 @@ async def harmed_run(lab: LabUnderTest):
                     before={"proof": lambda: execute(lab, edit)},
                 )
     finally:
+        await plant(authority, lab, rae_of(PLANTED), said=b"", expiry_s=0)
         acl.write_text(sound)
         os.kill(pid, signal.SIGHUP)
-        files.cert.write_bytes(good[0])
-        files.key.write_bytes(good[1])
+        for name in expired:
+            put(pair(authority, name), good[name])
+
+
+def pair(authority, name) -> list[Path]:
+    files = authority.client(name)
+    return [files.cert, files.key]
+
+
+def put(paths, contents) -> None:
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
 
 
 def test_a_message_that_the_bridge_drops_is_lost(harmed):
@@ -185,6 +200,20 @@ def test_a_wide_line_in_the_brokers_rules_is_a_hole_for_who_writes_and_for_who_r
     assert any("heard dmp/v1/" in one for one in examples), examples
 
 
+@async_test
+async def test_a_line_that_lets_everybody_write_requests_and_answers_of_others_is_a_hole(whole):
+    acl, pid = whole.folder.mosquitto / "acl", broker_pid(whole)
+    sound = acl.read_text()
+    try:
+        acl.write_text(f"{sound}\npattern write dmp/v1/+/+/cmd/+\npattern write dmp/v1/+/+/rsp/+\n")
+        os.kill(pid, signal.SIGHUP)
+        saved = await run_small(whole, settings=small(whole, requests=0))
+    finally:
+        acl.write_text(sound)
+        os.kill(pid, signal.SIGHUP)
+    assert "acl_hole" in names(saved), told(saved)
+
+
 def test_a_certificate_that_has_expired_is_named_with_its_client(harmed):
     assert "connect_failed" in names(harmed), told(harmed)
     facts = harmed.report.facts
@@ -194,9 +223,20 @@ def test_a_certificate_that_has_expired_is_named_with_its_client(harmed):
     assert "its certificate expired 20" in example
 
 
+def test_a_certificate_of_the_control_group_that_has_expired_is_named_too(harmed):
+    assert "control_connect_failed" in names(harmed), told(harmed)
+    (example,) = harmed.report.facts.control_connect_errors.examples
+    assert rae_of(EXPIRED_CONTROL) in example
+
+
 def test_an_mqtt_session_that_somebody_left_is_a_leftover(harmed):
     assert "leftovers" in names(harmed), told(harmed)
     assert f"{rae_of(PLANTED)}: an MQTT session from before the run" in harmed.report.facts.leftovers.examples
+
+
+def test_a_retained_message_is_a_leftover(harmed):
+    topic = info_topic(rae_of(PLANTED), "rae")
+    assert f"{rae_of(PLANTED)}: a retained message on {topic}" in harmed.report.facts.leftovers.examples
 
 
 @async_test
@@ -226,6 +266,9 @@ async def test_a_runner_that_was_killed_is_told_of_by_the_next_run_which_cleans_
     assert facts.swept == CLIENTS + CONTROL
     assert 0 < facts.times["row"].max < 60, "a step is in a time"
     assert facts.times["row"].n >= CLIENTS * 7
+    if not names(saved) & BROKEN:
+        still = "SELECT count(*) FROM device_session WHERE rae LIKE 'canary-%' AND closed_at IS NULL"
+        assert whole.query(still) == [(0,)], "what the killed run left is not closed"
     (former,) = facts.former
     (died,) = whole.query("SELECT verdict, reasons FROM canary_run WHERE run = %s::uuid", former.run)
     assert died[0] == "unknown"
@@ -280,18 +323,24 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def plant(authority, lab: LabUnderTest, name: str) -> None:
-    """Leave an MQTT session of a canary behind."""
+def said_by(name: str) -> bytes:
+    now = dt.datetime.now(dt.UTC)
+    return encode(Status(v=1, rae=name, session="rae", at=now, epoch=1, state="ready", run=1, seq_high=0))
+
+
+async def plant(authority, lab: LabUnderTest, name: str, *, said: bytes, expiry_s: int = 600) -> None:
+    """Leave an MQTT session of a canary behind, and a retained message; empty it removes the one that is there."""
     settings = authority.client(name).mqtt_settings(port=lab.folder.read_info().mosquitto_port)
     client = await MqttClient.connect(
         settings,
         client_id=name,
         clean_start=True,
-        session_expiry_s=600,
+        session_expiry_s=expiry_s,
         will=None,
         on_message=lambda _: None,
         on_puback=lambda *_: None,
         receive_maximum=10,
     )
     await client.subscribe([f"dmp/v1/{name}/rae/ack"])
+    client.publish(info_topic(name, "rae"), said, qos=1, retain=True)
     await client.disconnect()

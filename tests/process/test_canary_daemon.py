@@ -103,6 +103,27 @@ def test_no_end_for_too_long_is_no_readiness_and_a_stop_ends_the_run(tmp_path, p
         assert running.process.wait(60) == 0
 
 
+def test_a_run_that_hangs_does_not_keep_the_alarm_from_being_raised(tmp_path, postgres, connection):
+    insert(connection, started_age_s=20_000, ended_age_s=12_594)
+    with Daemon(tmp_path, postgres, script="import time; time.sleep(600)", jitter=0.0) as running:
+        until(lambda: running.status()["running"], "the run that hangs")
+        until(lambda: running.ready()[0] == 503, "the alarm")
+        assert running.status()["running"]
+        assert running.metric("dmpd_canary_ended_age_seconds")[0] > 12_600
+
+
+def test_a_database_that_is_away_does_not_keep_the_alarm_from_being_raised(tmp_path, postgres, connection):
+    insert(connection, started_age_s=100, ended_age_s=12_592)
+    with Daemon(tmp_path, postgres, script="raise SystemExit(70)", jitter=0.0) as running:
+        until(lambda: running.status()["last"] is not None, "a look")
+        connection.execute("ALTER TABLE canary_run RENAME TO away")
+        try:
+            until(lambda: running.ready()[0] == 503, "the alarm")
+            assert running.metric("dmpd_canary_ended_age_seconds")[0] > 12_600
+        finally:
+            connection.execute("ALTER TABLE away RENAME TO canary_run")
+
+
 def test_disabled_it_runs_nothing_and_a_recent_run_keeps_the_next_waiting(tmp_path, postgres, connection):
     store.set_enabled(connection, enabled=False, who="me", why="tests")
     with Daemon(tmp_path, postgres, script="raise SystemExit(70)", jitter=0.0) as running:

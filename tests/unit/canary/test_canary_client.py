@@ -11,7 +11,7 @@ from dmpd.canary.history import History
 from dmpd.canary.plan import Plan, payload, rae_of, session_of
 from dmpd.model.codec import decode, encode
 from dmpd.model.messages import Durable, Request
-from dmpd.model.topics import ack_topic, cmd_topic, info_topic, parse_topic
+from dmpd.model.topics import ack_topic, cmd_topic, info_topic, parse_topic, rsp_topic
 from dmpd.runtime.mqtt_frames import Message
 from dmpd.runtime.mqtt_mass import Opened
 from tests.support.aio import async_test
@@ -155,10 +155,16 @@ def test_whatever_is_not_its_own_is_a_hole(client, share, topic, content):
 def test_only_a_refusal_answers_what_is_anothers_to_say(client, share, code, holes):
     client.probe_writes(3)
     topics = [topic for topic, *_ in client.mqtt.published]
-    assert topics == [info_topic(rae_of(3), session_of(PLAN.run, 3)), ack_topic(RAE)]
+    name, session = rae_of(3), session_of(PLAN.run, 3)
+    assert topics == [
+        info_topic(name, session),
+        cmd_topic(name, session, RAE),
+        rsp_topic(name, session, RAE),
+        ack_topic(RAE),
+    ]
     for *_, key in client.mqtt.published:
         client._acked(key, code)
-    assert (share.taken.count, share.refusals) == (2 * holes, 2 * (1 - holes))
+    assert (share.taken.count, share.refusals) == (4 * holes, 4 * (1 - holes))
 
 
 @async_test

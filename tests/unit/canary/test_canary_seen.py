@@ -24,11 +24,11 @@ def told(history, **more):
     )
 
 
-def connected(clients):
+def connected(clients, *, errors=NOTHING):
     return Connected(
         clients=clients,
         codes={"0x00": clients},
-        errors=NOTHING,
+        errors=errors,
         syn_retries=0,
         tcp_s=[0.1] * clients,
         tls_s=[0.2] * clients,
@@ -113,6 +113,7 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
     seen.told = [
         told(seen.history, holes=found("hole"), disconnects=found("gone"), leftovers=found("left"), refusals=3)
     ]
+    seen.control_connected = [connected(0, errors=found("c stayed out"))]
     noted(seen.leftovers, "open")
     noted(seen.wrong_rows, "row")
     noted(seen.rows_behind, "behind")
@@ -132,6 +133,7 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
     assert facts.leftovers.examples == ["left", "c left", "open"]
     assert facts.disconnects.examples == ["gone"]
     assert facts.control_disconnects.examples == ["c gone"]
+    assert facts.control_connect_errors.examples == ["c stayed out"]
     assert facts.wrong.examples == ["wrong", "c wrong", "row"]
     assert facts.reordered.examples == ["order", "c order"]
     assert facts.duplicates.examples == ["again"]
@@ -140,7 +142,7 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
     assert facts.control_lost.examples == ["canary-0003 seq 2 rev 2"]
     assert facts.refused.examples == ["canary-0001 seq 3: PUBACK 0x87"]
     assert (facts.worker_deaths, facts.cleaned, facts.swept, facts.rows_compared) == (2, 1, 4, 2)
-    assert (facts.probes, facts.probes_expected) == (3, 4)
+    assert (facts.probes, facts.probes_expected) == (3, 8)
     assert [one.run for one in facts.former] == ["r"]
     assert [one.name for one in facts.problems] == ["mine", "other"]
 

@@ -28,8 +28,8 @@ GOOD = Facts(
 ONE = Counted(count=1, examples=("canary-0001 seq 3",))
 
 
-def slow(value_s):
-    return summarize([value_s] * 100)
+def slow(value_s, n=100):
+    return summarize([value_s] * n)
 
 
 def test_what_was_proved_and_kept_to_is_passed():
@@ -50,6 +50,7 @@ def test_what_was_proved_and_kept_to_is_passed():
         ({"leftovers": ONE}, "leftovers"),
         ({"control_lost": ONE}, "control_lost"),
         ({"connected": 9}, "connect_failed"),
+        ({"control_connect_errors": ONE}, "control_connect_failed"),
         ({"disconnects": ONE}, "disconnects"),
         ({"control_disconnects": ONE}, "control_disconnects"),
         ({"times": {**GOOD.times, "row": slow(15.1)}}, "end_to_end_slow"),
@@ -70,6 +71,10 @@ def test_each_thing_beyond_its_threshold_fails_by_its_name(changes, name):
     [
         ({"arrived": 0}, "nothing_seen"),
         ({"rows_compared": 9}, "rows_not_compared"),
+        ({"times": {}}, "rows_not_timed"),
+        ({"times": {**GOOD.times, "row": slow(0.1, n=9)}}, "rows_not_timed"),
+        ({"unsettled": 1, "sent": 131}, "unsettled"),
+        ({"unsent": 1}, "unsettled"),
         ({"lag_zero_s": None}, "lag_unknown"),
         ({"control": {"before": QUICK, "during": QUICK}}, "control_unknown"),
         ({"control": {"before": QUICK, "after": QUICK}}, "control_unknown"),

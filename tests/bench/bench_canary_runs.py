@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 from dmpd.lab.canary import CONTROL_CLIENTS
@@ -94,9 +95,15 @@ def times(reports: list[dict]) -> list:
 
 
 def growth(memory: list[dict[str, float]]) -> list:
-    """From the first run's end, when caches are filled, to the last one's."""
+    """In the second half of the runs, each after the other: what was remembered of the first ones is no growth."""
+    later = memory[len(memory) // 2 :]
     return [
-        figure(f"memory_{name}", "MiB", [one[name] - memory[0][name] for one in memory[1:]] or [0.0])
+        figure(
+            f"memory_{name}",
+            "MiB a run",
+            [after[name] - before[name] for before, after in pairwise(later)] or [0.0],
+            bar="<= 1",
+        )
         for name in DAEMONS
     ]
 

@@ -82,6 +82,7 @@ def test_each_thing_beyond_its_threshold_fails_by_its_name(changes, name):
         ({"cleaned": 9}, "cleanup_unknown"),
         ({"probes": 7}, "probes_unknown"),
         ({"runner_behind_s": 5.1}, "runner_overloaded"),
+        ({"runner_behind_s": 5.1, "times": {**GOOD.times, "row": slow(99.0)}}, "runner_overloaded"),
         ({"problems": (Reason(name="database_unreachable", word="unknown", sentence="x"),)}, "database_unreachable"),
     ],
 )

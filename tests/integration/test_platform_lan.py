@@ -242,8 +242,9 @@ def test_a_device_that_left_meanwhile_is_not_told_online_after_the_restart(lan):
 
     try:
         lan.lab.supervisor.restart(DAEMON)
-        # Unknown until somebody knows more; the kernel may know at once that there is no carrier.
-        until(lambda: set(told()) & {"unknown", "offline"}, "d8 is doubted", 60, said=lambda: str(lan.rows()))
+        # Unknown until somebody knows more. The kernel may know at once that there is no carrier, or take its address
+        # for reachable for another 70 s.
+        until(lambda: set(told()) & {"unknown", "offline"}, "d8 is doubted", 150, said=lambda: str(lan.rows()))
         assert "online" not in told()
     finally:
         lan.lan.plug("d8")

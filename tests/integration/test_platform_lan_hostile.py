@@ -17,7 +17,7 @@ from dmpd.local_registry.sources.ssdp_message import DIAL_TARGET, MDX_TARGETS
 from tests.support.platform import LabUnderTest, running_lab, until
 from tests.support.ssdp_device import SsdpDevice, description, flood, notify, page
 
-pytestmark = [pytest.mark.services, pytest.mark.namespaces, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.namespaces, pytest.mark.timeout(400)]
 
 DUTS = 7
 """Each test has its own witness: one that goes and returns twice in minutes is flapping."""
@@ -25,7 +25,8 @@ DAEMON = "local-registry-lan"
 HTTP_PORT = 8010
 GROWTH_MAX_MIB = 48
 """Of the daemon, over everything below: 4,096 made-up devices are kept as any others are."""
-WAIT_S = 60.0
+WAIT_S = 150.0
+"""A device taken for offline is asked ever less often."""
 
 _MADE_UP_MACS = """
 import socket, struct, sys, time

@@ -179,11 +179,11 @@ def test_a_pulled_cable_is_gone_at_once_and_back_when_plugged(bench):
     mac, port = bench.who("d1")
     since = bench.recorder.mark()
     bench.unplug("d1")
-    _at_s, gone = bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down")
+    _at_s, gone = bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down", timeout_s=10)
     assert (gone.gone, gone.port) == (True, port)
     since = bench.recorder.mark()
     bench.plug("d1")
-    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="up", port=port)
+    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="up", port=port, timeout_s=10)
     other, _port = bench.who("d2")
     assert bench.recorder.evidence(mac=other, reach="down") == []
 
@@ -192,10 +192,10 @@ def test_a_lan_that_goes_down_takes_nobody_with_it(bench):
     settled(bench)
     since = bench.recorder.mark()
     bench.lan(up=False)
-    bench.recorder.wait_for_signal(DOWN, since=since)
+    bench.recorder.wait_for_signal(DOWN, since=since, timeout_s=2)
     assert DOWN in bench.recorder.run(bench.recorder.sources[1].dump())
     bench.lan(up=True)
-    bench.recorder.wait_for_signal(UP, since=since)
+    bench.recorder.wait_for_signal(UP, since=since, timeout_s=2)
     assert bench.recorder.evidence(since=since, reach="down") == []
     assert DOWN not in bench.recorder.run(bench.recorder.sources[1].dump())
 
@@ -216,7 +216,7 @@ def test_a_device_that_does_not_answer_is_down(bench):
     since = bench.recorder.mark()
     bench.forget_neighbours()
     bench.recorder.run(bench.recorder.sources[1].poke(ip=ip, mac=mac))
-    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down", gone=False)
+    bench.recorder.wait_for(since=since, source="neighbours", mac=mac, reach="down", gone=False, timeout_s=12)
 
 
 def test_a_poke_of_a_stranger_is_harmless(bench):

@@ -155,9 +155,9 @@ def test_a_frozen_kafka_makes_the_bridge_leave_and_come_back_and_costs_nothing(o
             await until(lambda: status().get("state") == "ready", "ready")
             own_kafka.process.freeze()
             running = asyncio.create_task(publisher.run())
-            await until(lambda: status().get("gate") == "paused", "paused")
-            await until(lambda: not status().get("connected", True), "left the broker")
-            await until(lambda: status().get("state") == "degraded", "degraded")
+            await until(lambda: status().get("gate") == "paused", "paused", 10)
+            await until(lambda: not status().get("connected", True), "left the broker", 10)
+            await until(lambda: status().get("state") == "degraded", "degraded", 5)
             assert publisher.unstored == 300, "told durable without Kafka"
             own_kafka.process.thaw()
             await until(running.done, "all durable")
@@ -173,7 +173,7 @@ def test_a_frozen_kafka_makes_the_bridge_leave_and_come_back_and_costs_nothing(o
             asyncio.run(until(lambda: status().get("unacknowledged") == 1, "in flight"))
             began_s = time.monotonic()
             bridge.terminate()
-            asyncio.run(until(lambda: status().get("state") == "draining", "draining"))
+            asyncio.run(until(lambda: status().get("state") == "draining", "draining", 5))
             assert bridge.stop() == 0
             assert time.monotonic() - began_s < 5, "the second TERM waits for Kafka"
         finally:

@@ -11,6 +11,7 @@ from dmpd.local_registry.sources.lease_socket import LeaseSocket
 from dmpd.local_registry.sources.leases import LeaseSource
 from dmpd.local_registry.sources.neighbours import NeighbourSource
 from tests.support.lan import Recorder, running_lan
+from tests.support.platform import until
 
 pytestmark = pytest.mark.namespaces
 
@@ -43,13 +44,6 @@ def quicken(lan) -> None:
 def state_of(lan, ip: str) -> list[str]:
     found = json.loads(lan.router("ip", "-j", "neigh", "show", ip, "dev", "br-lan"))
     return found[0]["state"] if found else []
-
-
-def wait_until(condition, what: str, timeout_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {timeout_s} s: {what}"
-        time.sleep(0.01)
 
 
 def test_three_devices_lease_and_are_told_with_all_that_is_known(lan):
@@ -87,7 +81,7 @@ def test_a_device_plugged_in_again_renews_its_lease(lan):
         lan.start_dut(dut)
         recorder.wait_for(source="leases", mac=dut.mac)
         leased_s = int(time.time())
-        wait_until(lambda: int(time.time()) > leased_s, "the next second: leases count in seconds")
+        until(lambda: int(time.time()) > leased_s, "the next second: leases count in seconds")
         lan.lab.unplug(dut.name)
         since = recorder.mark()
         lan.lab.plug(dut.name)
@@ -105,15 +99,15 @@ def test_a_silent_death_is_found_by_poking_and_so_is_the_return(lan):
         def silence(*, on: bool) -> None:
             lan.in_dut(dut, "ip", "link", "set", "eth0", "arp", "off" if on else "on")
 
-        wait_until(lambda: "STALE" in state_of(lan, seen.ip), "the kernel becomes unsure")
+        until(lambda: "STALE" in state_of(lan, seen.ip), "the kernel becomes unsure")
         silence(on=True)
         since = recorder.mark()
         recorder.run(neighbours.poke(ip=seen.ip, mac=dut.mac))
-        recorder.wait_for(since=since, mac=dut.mac, reach="down", gone=False)
+        recorder.wait_for(since=since, mac=dut.mac, reach="down", gone=False, timeout_s=8)
         since = recorder.mark()
         silence(on=False)
         recorder.run(neighbours.poke(ip=seen.ip, mac=dut.mac))
-        recorder.wait_for(since=since, mac=dut.mac, reach="up", source="neighbours")
+        recorder.wait_for(since=since, mac=dut.mac, reach="up", source="neighbours", timeout_s=8)
 
 
 def test_a_restart_of_dnsmasq_takes_no_device_away(lan):
@@ -154,7 +148,7 @@ def test_a_socket_whose_file_was_deleted_hears_again():
             lan.start_dut(first)
             recorder.wait_for(mac=first.mac, vendor_class="dmpd-lab-d1")
             lan.lease_socket.unlink()
-            wait_until(lan.lease_socket.exists, "made again")
+            until(lan.lease_socket.exists, "made again")
             lan.start_dut(second)
             recorder.wait_for(mac=second.mac, vendor_class="dmpd-lab-d2")
             lan.release(second)

@@ -11,9 +11,10 @@ from dmpd.local_registry.sources import metrics
 from dmpd.local_registry.sources.leases import LeaseSource
 from dmpd.local_registry.sources.neighbours import NeighbourSource
 from dmpd.local_registry.sources.ssdp import SsdpSource
-from dmpd.local_registry.sources.ssdp_ether import GROUP, PORT, LanEther
+from dmpd.local_registry.sources.ssdp_ether import FETCH_TIMEOUT_S, GROUP, PORT, LanEther
 from dmpd.local_registry.sources.ssdp_message import MDX_TARGETS
 from tests.support.lan import Recorder, running_lan
+from tests.support.platform import until
 from tests.support.ssdp_device import (
     HTTP_PORT,
     PAGE_PATH,
@@ -70,13 +71,6 @@ def lan():
 
 def url_of(ip: str, path: str = PAGE_PATH) -> str:
     return f"http://{ip}:{HTTP_PORT}{path}"
-
-
-def wait_until(condition, what: str, timeout_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in {timeout_s} s: {what}"
-        time.sleep(0.01)
 
 
 def resident_bytes() -> int:
@@ -148,7 +142,7 @@ def test_a_location_elsewhere_is_refused(lan, target, reason):
     before = refused(reason)
     lan.devices["d1"].datagrams = [mdx_reply("SIMTV-0001"), dial_reply(target)]
     lan.recorder.wait_for(source="ssdp", mac=lan.mac("d1"), esn="SIMTV-0001")
-    wait_until(lambda: refused(reason) > before, f"refused as {reason}")
+    until(lambda: refused(reason) > before, f"refused as {reason}")
     assert lan.devices["d2"].fetched == lan.router.fetched == lan.devices["d1"].fetched == []
 
 
@@ -174,12 +168,12 @@ def test_a_hostile_description_is_read_within_bounds_and_harms_nobody(lan, what)
     lan.devices["d1"].pages = {PAGE_PATH: PAGES[what], "/other": description(IPS["d1"], "redirected")}
     lan.devices["d1"].datagrams = [mdx_reply("SIMTV-0001"), dial_reply(url_of(IPS["d1"]))]
     lan.recorder.wait_for(source="ssdp", mac=lan.mac("d1"), esn="SIMTV-0001")
-    wait_until(lambda: lan.devices["d1"].fetched == [PAGE_PATH], "fetched once")
+    until(lambda: lan.devices["d1"].fetched == [PAGE_PATH], "fetched once")
     lan.devices["d2"].pages = {PAGE_PATH: description(IPS["d2"], "honest")}
     lan.devices["d2"].datagrams = [dial_reply(url_of(IPS["d2"]))]
     lan.poke("d2")
     lan.recorder.wait_for(source="ssdp", mac=lan.mac("d2"), model="honest")
-    wait_until(lambda: described("failed") > before, "given up")
+    until(lambda: described("failed") > before, "given up", timeout_s=FETCH_TIMEOUT_S + 10)
     assert lan.devices["d1"].fetched == [PAGE_PATH]
     assert lan.router.fetched == []
     assert [one.model for one in lan.recorder.evidence(mac=lan.mac("d1")) if one.model] == []
@@ -207,7 +201,7 @@ def test_ten_thousand_datagrams_a_second_leave_room_for_the_others(lan, how):
             lan.devices["d2"].datagrams = [mdx_reply(f"SIMTV-1{number:03d}")]
             asked_s = time.monotonic()
             lan.poke("d2")
-            wait_until(lambda: lan.devices["d2"].searched > 0, "d2 is asked")
+            until(lambda: lan.devices["d2"].searched > 0, "d2 is asked")
             if number <= 4:  # more news of one device in so short a time is not told
                 at_s = lan.recorder.wait_for(source="ssdp", mac=lan.mac("d2"), esn=f"SIMTV-1{number:03d}")[0]
                 answered_s.append(at_s - asked_s)
@@ -233,7 +227,7 @@ def test_the_source_comes_back_with_its_interface(lan):
     # The same MAC again: the devices' own neighbour entries are not what is tested here.
     mac = lan.running.router("cat", "/sys/class/net/br-lan/address").strip()
     lan.running.router("ip", "link", "delete", "br-lan")
-    wait_until(lambda: not lan.recorder.call(lambda: lan.source._open) or broken(lan), "closed")
+    until(lambda: not lan.recorder.call(lambda: lan.source._open) or broken(lan), "closed")
     lan.running.router("ip", "link", "add", "br-lan", "address", mac, "type", "bridge")
     lan.running.router("ip", "address", "add", f"{ROUTER}/22", "dev", "br-lan")
     lan.running.router("ip", "link", "set", "br-lan", "up")

@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import time
 
 import pytest
 
@@ -11,16 +10,10 @@ from dmpd.lab.layout import ETC
 from dmpd.lab.leftovers import processes_of
 from dmpd.lab.state import LabFolder
 from dmpd.lab.supervision import Supervisor
+from tests.support.platform import until
 from tests.support.services import public_folder
 
 SLEEPER = shlex.join([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"])
-
-
-def until(condition, what, timeout_s=60.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert condition(), what
 
 
 @pytest.fixture

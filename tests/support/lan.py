@@ -21,6 +21,7 @@ from typing import Any, Self
 from dmpd.lab import lan_tools as tools
 from dmpd.lab.lan import Dut, LanLab, available
 from dmpd.local_registry.source import Evidence, LanSignal, LanSource
+from tests.support.platform import until
 from tests.support.services import unavailable
 
 POLL_S = 0.005
@@ -163,10 +164,7 @@ class RunningLan:
     def start_dnsmasq(self, *, hooked: bool = False) -> None:
         """Start it, and wait until it opened its lease file; ``hooked`` = it runs ``lease_hook`` too."""
         self._start("dnsmasq", self.lab.dnsmasq_command(self.lease_socket if hooked else None))
-        deadline_s = time.monotonic() + 30
-        while not self.lease_file.exists():
-            assert time.monotonic() < deadline_s, self.log("dnsmasq")
-            time.sleep(POLL_S)
+        until(self.lease_file.exists, "dnsmasq has opened its lease file", said=lambda: self.log("dnsmasq"))
 
     def start_dut(self, dut: Dut) -> None:
         self._start(dut.name, self.lab.dut_command(dut.name))
@@ -186,10 +184,11 @@ class RunningLan:
 
     def release(self, dut: Dut) -> None:
         """Have its DHCP client give its lease back; before it has bound it, it would only stop asking."""
-        deadline_s = time.monotonic() + 30
-        while "inet " not in self.in_dut(dut, "ip", "-4", "address", "show", "dev", "eth0"):
-            assert time.monotonic() < deadline_s, self.log(dut.name)
-            time.sleep(POLL_S)
+
+        def has_bound() -> bool:
+            return "inet " in self.in_dut(dut, "ip", "-4", "address", "show", "dev", "eth0")
+
+        until(has_bound, f"{dut.name} has its address", said=lambda: self.log(dut.name))
         self._children[dut.name].send_signal(signal.SIGUSR2)
 
     def log(self, name: str) -> str:

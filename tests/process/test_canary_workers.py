@@ -11,7 +11,7 @@ import pytest
 from dmpd.canary.crowd import Job, Told
 from dmpd.canary.plan import Plan
 from dmpd.canary.workers import CrowdFailedError, Workers
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
 
 PLAN = Plan(run=str(uuid.UUID(int=1)), seed=1, epoch=1, first=1, last=4, changes=4, started_ms=1)
 
@@ -41,7 +41,8 @@ async def test_one_that_is_killed_in_the_flash_fails_the_order_and_the_next_one_
     try:
         await workers.start()
         flash = asyncio.ensure_future(workers.order("flash", float))
-        await asyncio.sleep(0.5)
+        streams = [worker._process.stdout for worker in workers._workers]
+        await until(lambda: all(stream._waiter for stream in streams), "both are listened to")
         os.kill(workers._workers[dead]._process.pid, signal.SIGKILL)
         with pytest.raises(CrowdFailedError, match="ended while it should flash"):
             await flash

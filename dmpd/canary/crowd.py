@@ -25,7 +25,7 @@ from dmpd.model.codec import encode
 from dmpd.model.messages import Closed
 from dmpd.model.topics import info_topic
 from dmpd.runtime.certificate import ends_at
-from dmpd.runtime.mqtt_mass import Address, MassClient, client_context, resolve
+from dmpd.runtime.mqtt_mass import Address, MassClient, Opened, client_context, resolve
 from dmpd.runtime.mqtt_stream import MqttUnreachableError
 
 _TICK_S: Final = 0.005
@@ -78,6 +78,8 @@ class Connected(Struct, frozen=True, kw_only=True):
     codes: Mapping[str, int]
     errors: Counted
     syn_retries: int
+    anew: int
+    """Connections that the broker's queue dropped, and that were begun anew."""
     tcp_s: Sequence[float]
     tls_s: Sequence[float]
     connack_s: Sequence[float]
@@ -145,9 +147,9 @@ class Crowd:
         self._watcher = asyncio.create_task(self._watch(), name="progress and keepalive")
         offsets = ramp_offsets_s(job.ramp, job.ramp_s, job.whole_last - job.whole_first + 1)
         began_s = time.monotonic()
-        times: list[tuple[float, float, float, int]] = []
+        opened: list[Opened] = []
         arriving = [
-            asyncio.create_task(self._arrive(number, began_s + offsets[number - job.whole_first], times))
+            asyncio.create_task(self._arrive(number, began_s + offsets[number - job.whole_first], opened))
             for number in self._contexts
         ]
         if arriving:
@@ -155,13 +157,14 @@ class Crowd:
         for task in arriving:
             task.result()
         return Connected(
-            clients=len(times),
+            clients=len(opened),
             codes=self._codes,
             errors=counted(self._connect_errors),
-            syn_retries=sum(retries for *_, retries in times),
-            tcp_s=[one[0] for one in times],
-            tls_s=[one[1] for one in times],
-            connack_s=[one[2] for one in times],
+            syn_retries=sum(one.syn_retries for one in opened),
+            anew=sum(one.anew for one in opened),
+            tcp_s=[one.tcp_s for one in opened],
+            tls_s=[one.tls_s for one in opened],
+            connack_s=[one.connack_s for one in opened],
             took_s=time.monotonic() - began_s,
         )
 
@@ -246,7 +249,7 @@ class Crowd:
         for client in self._clients.values():
             client.mqtt.abort()
 
-    async def _arrive(self, number: int, at_s: float, times: list[tuple[float, float, float, int]]) -> None:
+    async def _arrive(self, number: int, at_s: float, got_in: list[Opened]) -> None:
         assert self._address is not None
         await asyncio.sleep(max(0.0, at_s - time.monotonic()))
         client = CanaryClient(number, self._share, self._contexts[number])
@@ -262,7 +265,7 @@ class Crowd:
         except (MqttUnreachableError, ConnectionError) as error:
             self._connect_errors.add(f"{client.rae}: {error}{self._ended(number)}")
             return
-        times.append((opened.tcp_s, opened.tls_s, opened.connack_s, opened.syn_retries))
+        got_in.append(opened)
         self._clients[number] = client
         client.send(0)
         client.send(1)
@@ -331,7 +334,7 @@ class Crowd:
                 client.publish(info_topic(rae, leftover.session), encode(closed), 0)
                 return await asyncio.wait_for(acked, self.job.puback_timeout_s) == 0
             except (MqttUnreachableError, OSError, TimeoutError):
-                return False  # counted by who asked: the row stays open, and retention removes it in time
+                return False  # the verdict says so: the row stays open, and retention removes it in time
             finally:
                 client.leave()
 

@@ -185,7 +185,7 @@ class Phases:
             return
         swept = await self._crowd.sweep(left)
         _log.warning("%d device sessions of canaries were left open, %d of them are closed now", len(left), swept)
-        self.seen.swept = swept
+        self.seen.swept, self.seen.unswept = swept, len(left) - swept
 
     async def _begin_control(self) -> None:
         self.seen.control_connected = await self._control.order("connect", Connected)

@@ -46,6 +46,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     connack_codes: Mapping[str, int] = {}
     connect_errors: Counted = Counted()
     syn_retries: int = 0
+    connects_anew: int = 0
+    """Connections that the broker's full queue dropped, and that their clients began anew, of those that got in."""
     times: Mapping[str, Summary] = {}
     """By name: ``tcp tls connack connect puback kafka durable row request``."""
     sent: int = 0
@@ -95,6 +97,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     former: Sequence[Former] = ()
     swept: int = 0
     """Device sessions that earlier runs had left open, and that this one closed."""
+    unswept: int = 0
+    """Such that it could not close."""
     problems: Sequence[Reason] = ()
     """What kept the run from proving something."""
 

@@ -12,13 +12,13 @@ import platform as machine
 import random
 import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from dmpd import __version__
 from dmpd.canary import store
@@ -52,13 +52,6 @@ class DisabledError(NotNowError):
     """Somebody switched the canary off."""
 
 
-class Saved(Struct, frozen=True):
-    """A report, and why the database does not have it."""
-
-    report: Report
-    problem: str | None = None
-
-
 async def run_once(
     settings: CanarySettings,
     platform: Platform,
@@ -67,8 +60,10 @@ async def run_once(
     seed: int | None,
     say: Say,
     stop: Awaitable[object],
-) -> Saved:
-    """Run, judge, keep. Takes as long as a run, at most the time box and a minute.
+) -> Report:
+    """Run, judge, keep; a report that could not be kept says so, and is no ``pass``.
+
+    Takes as long as a run, at most the time box and a minute.
 
     Args:
         settings: Of the run.
@@ -96,7 +91,21 @@ async def run_once(
     )
     started_at, began_s = datetime.now(UTC), time.monotonic()
     phases = Phases(settings, platform, plan=plan, former=former, say=say)
-    problems = await _guarded(phases, settings, platform, run, stop)
+    async with _lease(platform, run) as lost:
+        problems = await _guarded(phases, settings, lost, stop)
+        return await _kept(settings, platform, new, phases, problems, started_at, began_s)
+
+
+async def _kept(
+    settings: CanarySettings,
+    platform: Platform,
+    new: store.NewRun,
+    phases: Phases,
+    problems: list[Reason],
+    started_at: datetime,
+    began_s: float,
+) -> Report:
+    """Judge what was seen, and keep it."""
     facts = phases.facts(problems)
     history = await asyncio.to_thread(_baseline, platform, new, settings.thresholds.baseline_runs)
     word, reasons = judge(facts, settings.thresholds, history)
@@ -110,7 +119,10 @@ async def run_once(
         **{name: getattr(new, name) for name in _COMMON},
     )
     report = await asyncio.to_thread(_write_file, settings, report)
-    return Saved(report, await _save(platform, report, settings.history_days))
+    problem = await _save(platform, report, settings.history_days)
+    if problem is None:
+        return report
+    return await asyncio.to_thread(_write_file, settings, _unproved(report, _problem("report_not_saved", problem)))
 
 
 def _begin(
@@ -144,14 +156,11 @@ def _begin(
 
 
 async def _guarded(
-    phases: Phases, settings: CanarySettings, platform: Platform, run: str, stop: Awaitable[object]
+    phases: Phases, settings: CanarySettings, lost: "asyncio.Task[str]", stop: Awaitable[object]
 ) -> list[Reason]:
     """Run the phases within the time box, while we have the lease and nobody wants us to end; what kept us, if any."""
-    working = asyncio.ensure_future(phases.run())
-    watching = {
-        asyncio.ensure_future(_lost_lease(platform, run)): "lease_lost",
-        asyncio.ensure_future(_until(stop)): "stopped",
-    }
+    working, stopped = asyncio.ensure_future(phases.run()), asyncio.ensure_future(_until(stop))
+    watching = {lost: "lease_lost", stopped: "stopped"}
     problems: list[Reason] = []
     try:
         await asyncio.wait({working, *watching}, timeout=settings.time_box_s, return_when=asyncio.FIRST_COMPLETED)
@@ -165,9 +174,9 @@ async def _guarded(
             working.cancel()
             await asyncio.wait({working})
     finally:
-        for task in (working, *watching):
+        for task in (working, stopped):
             task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        await asyncio.gather(stopped, return_exceptions=True)
         await phases.end()
     if not working.cancelled():
         error = working.exception()
@@ -176,6 +185,17 @@ async def _guarded(
         elif error is not None:
             raise error
     return problems
+
+
+@contextlib.asynccontextmanager
+async def _lease(platform: Platform, run: str) -> AsyncIterator["asyncio.Task[str]"]:
+    """Keep the lease until the block's end, saving included; the task ends with why we have it no more."""
+    lost = asyncio.create_task(_lost_lease(platform, run), name="the lease")
+    try:
+        yield lost
+    finally:
+        lost.cancel()
+        await asyncio.gather(lost, return_exceptions=True)
 
 
 async def _lost_lease(platform: Platform, run: str) -> str:
@@ -222,10 +242,14 @@ def _write_file(settings: CanarySettings, report: Report) -> Report:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        problem = _problem("report_not_written", f"{path}: {error.strerror}")
-        word = "fail" if report.verdict == "fail" else "unknown"
-        return structs.replace(report, verdict=word, reasons=[*report.reasons, problem])
+        return _unproved(report, _problem("report_not_written", f"{path}: {error.strerror}"))
     return report
+
+
+def _unproved(report: Report, problem: Reason) -> Report:
+    return structs.replace(
+        report, verdict="fail" if report.verdict == "fail" else "unknown", reasons=[*report.reasons, problem]
+    )
 
 
 async def _save(platform: Platform, report: Report, history_days: int) -> str | None:

@@ -50,6 +50,7 @@ class Seen(Struct, kw_only=True):
     leftovers: Finding
     cleaned: int = 0
     swept: int = 0
+    unswept: int = 0
     drained: bool = False
     """Whether what was sent had its time to arrive."""
     closed: bool = False
@@ -107,6 +108,7 @@ def facts_of(seen: Seen, settings: CanarySettings, problems: Iterable[Reason]) -
         cleaned=seen.cleaned,
         former=seen.former,
         swept=seen.swept,
+        unswept=seen.unswept,
         problems=[*seen.problems, *problems],
     )
 
@@ -134,6 +136,7 @@ def _around(seen: Seen, settings: CanarySettings, late_after_s: float, checked: 
         connack_codes=codes,
         connect_errors=_sum(one.errors for one in seen.connected),
         syn_retries=sum(one.syn_retries for one in seen.connected),
+        connects_anew=sum(one.anew for one in seen.connected),
         wrong=_sum((counted(checked.wrong), counted(control.wrong), counted(seen.wrong_rows))),
         reordered=_sum((counted(checked.reordered), counted(control.reordered))),
         acl_holes=_sum(one.holes for one in everybody),

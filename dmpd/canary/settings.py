@@ -25,7 +25,7 @@ class ThresholdSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     late_after_s: PositiveSeconds = 30.0
     """From publishing."""
     connect_success_min: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    """Share of the clients that must get in at the first try."""
+    """Share of the clients that must get in within ``connect_timeout_s``."""
     disconnects_max: Count = 0
     """Connections that ended before their client let them."""
     end_to_end_p99_max_s: PositiveSeconds = 15.0
@@ -110,7 +110,7 @@ class CanarySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     after_s: PositiveSeconds = 8.0
     """And for so long after the drain."""
     connect_timeout_s: PositiveSeconds = 40.0
-    """For TCP, TLS and CONNACK of one client; a herd waits for the broker's short queue of new connections."""
+    """For TCP, TLS and CONNACK of one client, which begins anew when the broker's queue of new connections drops it."""
     drain_timeout_s: PositiveSeconds = 90.0
     """For so long after the flash its messages are waited for; what is missing then is lost."""
     time_box_s: PositiveSeconds = 300.0
@@ -131,8 +131,9 @@ class CanarySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "time_box_s: expected at least before_s + ramp_s + flash_s + drain_timeout_s + after_s"
                 f" ({least_s:g}), got {self.time_box_s:g}: no run could end in it"
             )
-        if self.alarm_s < self.interval_s * (1 + self.jitter):
+        next_s = self.interval_s * (1 + self.jitter) + self.time_box_s
+        if self.alarm_s < next_s:
             raise ValueError(
-                f"alarm_s: expected at least interval_s x (1 + jitter) ({self.interval_s * (1 + self.jitter):g}), got"
+                f"alarm_s: expected at least interval_s x (1 + jitter) + time_box_s ({next_s:g}), got"
                 f" {self.alarm_s:g}: the alarm would come before the next run can have ended"
             )

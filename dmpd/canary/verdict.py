@@ -99,6 +99,9 @@ def _platform(facts: Facts) -> Iterator[Reason]:
     if facts.swept:
         sentence = f"{facts.swept} device sessions that earlier runs had left open were closed"
         yield Reason(name="former_left_sessions", word="degraded", sentence=sentence)
+    if facts.unswept:
+        sentence = f"{facts.unswept} device sessions that earlier runs had left open could not be closed"
+        yield Reason(name="former_sessions_stay", word="degraded", sentence=sentence)
     before, after = facts.broker.get("before", {}), facts.broker.get("after", {})
     for name in ("subscriptions", "retained"):
         # RAEs come and go meanwhile, and each client has looked for its own leftovers: only a crowd's worth is odd.

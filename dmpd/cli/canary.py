@@ -20,8 +20,8 @@ from msgspec import structs
 
 from dmpd.canary import daemon, store
 from dmpd.canary.platform import Platform
-from dmpd.canary.report import Word
-from dmpd.canary.run import BusyError, DisabledError, NotNowError, Saved, run_once
+from dmpd.canary.report import Report, Word
+from dmpd.canary.run import BusyError, DisabledError, NotNowError, run_once
 from dmpd.canary.settings import CanarySettings, Profile, Ramp
 from dmpd.cli.arguments import count
 from dmpd.cli.canary_view import report_view
@@ -108,7 +108,7 @@ def _once(config: CloudConfig, args: argparse.Namespace) -> int:
     lifecycle = Lifecycle(daemon.PROGRAM)
     progress = _Progress(silent=args.json)
 
-    async def work() -> Saved:
+    async def work() -> Report:
         lifecycle.install_async(asyncio.get_running_loop())
         return await run_once(
             settings,
@@ -120,7 +120,7 @@ def _once(config: CloudConfig, args: argparse.Namespace) -> int:
         )
 
     try:
-        saved = asyncio.run(work())
+        report = asyncio.run(work())
     except NotNowError as error:
         print(f"dmpd canary: {error}", file=sys.stderr)
         code = {BusyError: exit_codes.BUSY, DisabledError: exit_codes.REFUSED}
@@ -129,13 +129,10 @@ def _once(config: CloudConfig, args: argparse.Namespace) -> int:
         print(f"dmpd canary: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE
     if args.json:
-        print(msgspec.json.encode(saved.report).decode(), flush=True)
+        print(msgspec.json.encode(report).decode(), flush=True)
     else:
-        console().print(report_view(saved.report))
-    if saved.problem is not None:
-        print(f"dmpd canary: {saved.problem}", file=sys.stderr)
-        return exit_codes.DIFFERENT if saved.report.verdict == "fail" else exit_codes.UNAVAILABLE
-    return CODES[saved.report.verdict]
+        console().print(report_view(report))
+    return CODES[report.verdict]
 
 
 def _check_schema(config: CloudConfig) -> None:

@@ -89,6 +89,8 @@ def _counts(facts: Facts) -> Table:
     table.add_row("ACL holes", str(facts.acl_holes.count), _joined(facts.acl_holes))
     if facts.syn_retries:
         table.add_row("SYN retries", str(facts.syn_retries), "")
+    if facts.connects_anew:
+        table.add_row("dropped by the broker's queue", str(facts.connects_anew), "begun anew; they count as got in")
     return table
 
 

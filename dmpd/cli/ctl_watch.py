@@ -12,6 +12,7 @@ import msgspec
 
 from dmpd.cli import arguments
 from dmpd.cli.config import add_config_argument, load_cloud_config
+from dmpd.cloud_registry.device_filter import CANARY_PREFIX
 from dmpd.lab.describe import describe
 from dmpd.model.codec import InvalidMessageError, decode_record
 from dmpd.model.messages import Change, Checkpoint, Closed, Message
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
     parser.add_argument("--rae", type=arguments.rae, help="only this RAE")
     parser.add_argument("--session", default=None, help="only this device session (its id, or how it begins)")
+    parser.add_argument("--canary", action="store_true", help="also the canary's own")
     parser.add_argument("--beginning", action="store_true", help="begin with what Kafka holds, not with what comes")
     parser.add_argument("--json", action="store_true", help="the messages themselves, one per line")
     parser.add_argument("--count", type=arguments.count, metavar="N", help="end after N lines")
@@ -57,6 +59,8 @@ def _line(record: ReadRecord, args: argparse.Namespace) -> str | None:
     except InvalidMessageError as error:
         return None if args.rae or args.session else f"invalid, partition {record.partition} {record.offset}: {error}"
     if args.rae not in (None, message.rae) or not message.session.startswith(args.session or ""):
+        return None
+    if message.rae.startswith(CANARY_PREFIX) and not (args.canary or args.rae):
         return None
     if args.json:
         return msgspec.json.encode(message).decode()

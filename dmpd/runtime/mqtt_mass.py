@@ -5,9 +5,7 @@ paho's, no timer and no task stands behind a client: 60 KB a connection with TLS
 """
 
 import asyncio
-import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,23 +13,13 @@ from typing import Final
 from msgspec import Struct
 
 from dmpd.runtime import mqtt_packets as packets
+from dmpd.runtime.mqtt_dial import Address, Dial, resolve
 from dmpd.runtime.mqtt_frames import Frames, Message, ProtocolError, pubacks
-from dmpd.runtime.mqtt_stream import MqttUnreachableError, Stream, secured
+from dmpd.runtime.mqtt_stream import MqttUnreachableError, Stream
 
-__all__ = ["Address", "MassClient", "Opened", "client_context"]
+__all__ = ["Address", "MassClient", "Opened", "client_context", "resolve"]
 
-_TCP_INFO_TOTAL_RETRANS: Final = 100
-"""Where ``struct tcp_info`` of Linux has ``tcpi_total_retrans``, which counts SYNs too."""
 _MIDS: Final = 0xFFFF
-
-
-class Address(Struct, frozen=True):
-    """Of the broker: its name, by which its certificate is checked, and where that is."""
-
-    host: str
-    port: int
-    family: int
-    place: tuple[str, int]
 
 
 class Opened(Struct, frozen=True):
@@ -41,18 +29,10 @@ class Opened(Struct, frozen=True):
     tls_s: float
     connack_s: float
     syn_retries: int
+    anew: int
+    """How often it began anew, dropped from the broker's queue; ``tcp_s`` has the time of that."""
     code: int
     session_present: bool
-
-
-async def resolve(host: str, port: int) -> Address:
-    """Look the broker up once for all. Raises ``MqttUnreachableError``."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise MqttUnreachableError(f"{host}:{port}: {error}") from error
-    family, _, _, _, place = found[0]
-    return Address(host, port, int(family), (str(place[0]), int(place[1])))
 
 
 def client_context(ca: str, cert_file: str, key_file: str) -> ssl.SSLContext:
@@ -125,18 +105,12 @@ class MassClient:
         Raises:
             MqttUnreachableError: There was no CONNACK within ``timeout_s``; says at which step and why.
         """
-        step = "TCP"
-        loop = asyncio.get_running_loop()
-        began_s = time.monotonic()
+        dial = Dial(address, context)
         try:
             async with asyncio.timeout(timeout_s):
-                plain = await _tcp(loop, address)
-                open_s = time.monotonic()
-                retries = _syn_retries(plain)
-                step = "TLS"
-                stream = await secured(plain, context, address.host, handshake_timeout_s=timeout_s)
+                stream = await dial.open()
                 secure_s = time.monotonic()
-                step = "CONNACK"
+                dial.step = "CONNACK"
                 self._begin(stream)
                 self._write(
                     packets.connect(
@@ -149,18 +123,20 @@ class MassClient:
                 connack = packets.read_connack(await self._answer(packets.CONNACK))
         except TimeoutError as error:
             self.abort()
-            raise MqttUnreachableError(f"{step}: nothing within {timeout_s:g} s") from error
+            anew = f", begun anew {dial.anew} times" if dial.anew else ""
+            raise MqttUnreachableError(f"{dial.step}: nothing within {timeout_s:g} s{anew}") from error
         except (OSError, ProtocolError) as error:
             self.abort()
-            raise MqttUnreachableError(f"{step}: {error}") from error
-        done_s = time.monotonic()
+            raise MqttUnreachableError(f"{dial.step}: {error}") from error
+        connack_s = time.monotonic() - secure_s
         if connack.code >= 0x80:
             self.abort()
         return Opened(
-            open_s - began_s,
-            secure_s - open_s,
-            done_s - secure_s,
-            retries,
+            dial.tcp_s,
+            dial.tls_s,
+            connack_s,
+            dial.syn_retries,
+            dial.anew,
             connack.code,
             connack.session_present,
         )
@@ -274,23 +250,3 @@ class MassClient:
             if self._mid not in self.in_flight:
                 return self._mid
         raise ConnectionError("65,535 publishes in flight")
-
-
-async def _tcp(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
-    plain = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        plain.setblocking(False)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(plain, address.place)
-    except BaseException:
-        plain.close()
-        raise
-    return plain
-
-
-def _syn_retries(plain: socket.socket) -> int:
-    """How often the SYN was sent again: a broker whose queue of new connections is full drops it, for a second each."""
-    info = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_TOTAL_RETRANS + 4)
-    if len(info) < _TCP_INFO_TOTAL_RETRANS + 4:
-        return 0
-    return int(struct.unpack_from("=I", info, _TCP_INFO_TOTAL_RETRANS)[0])

@@ -60,7 +60,8 @@ def line(report: dict) -> str:
     control = {when: one.get("p99") for when, one in facts["control"].items()}
     return (
         f"{report['ramp']} {report['clients']} clients: {report['verdict']} in {report['took_s']} s ({reasons});"
-        f" {facts['sent']} messages, lag 0 after {facts['lag_zero_s']} s, control p99 {control}\n"
+        f" {facts['sent']} messages, lag 0 after {facts['lag_zero_s']} s, control p99 {control},"
+        f" {facts['syn_retries']} SYN retries, {facts['connects_anew']} begun anew\n"
         f"  phases {report['phases']}\n  times { ({name: one.get('p99') for name, one in facts['times'].items()}) }\n "
     )
 

@@ -52,9 +52,9 @@ async def test_a_broker_that_stands_still_is_slow_and_killed_breaks_connections_
         whole.supervisor.signal("mosquitto", "KILL")
 
     settings = small(whole, requests=0, flash_s=10.0)
-    saved = await run_small(whole, at={"flash": freeze_and_kill}, settings=settings)
-    assert names(saved) >= {"control_slow", "disconnects", "control_disconnects"}, told(saved)
-    assert saved.report.facts.lost.count == saved.report.facts.wrong.count == 0, told(saved)
+    report = await run_small(whole, at={"flash": freeze_and_kill}, settings=settings)
+    assert names(report) >= {"control_slow", "disconnects", "control_disconnects"}, told(report)
+    assert report.facts.lost.count == report.facts.wrong.count == 0, told(report)
 
 
 @async_test
@@ -63,16 +63,16 @@ async def test_kafka_away_for_twenty_seconds_is_slow_and_a_dead_worker_of_the_cl
         with without(whole, "kafka"):
             time.sleep(20)
 
-    saved = await run_small(
+    report = await run_small(
         whole,
         at={"ramp": lambda: whole.lab("kill", "worker"), "flash": outage},
         settings=small(whole, drain_timeout_s=60.0),
     )
-    assert names(saved) >= {"control_slow", "late"}, told(saved)
-    facts = saved.report.facts
+    assert names(report) >= {"control_slow", "late"}, told(report)
+    facts = report.facts
     assert facts.times["kafka"].max > 15, "it is what stood between the broker and Kafka"
-    assert (facts.lost.count, facts.wrong.count, facts.reordered.count) == (0, 0, 0), told(saved)
-    assert "worker_deaths" in names(saved, "degraded"), told(saved)
+    assert (facts.lost.count, facts.wrong.count, facts.reordered.count) == (0, 0, 0), told(report)
+    assert "worker_deaths" in names(report, "degraded"), told(report)
 
 
 @async_test
@@ -85,15 +85,14 @@ async def test_a_database_that_is_away_makes_rows_late_and_one_that_stays_away_p
         time.sleep(2)
         whole.supervisor.restart("postgresql")
 
-    saved = await run_small(
+    report = await run_small(
         whole,
         at={"flash": outage, "proof": return_later},
         before={"proof": lambda: whole.supervisor.stop("postgresql")},
         settings=small(whole, drain_timeout_s=60.0),
     )
-    assert names(saved) & {"late", "end_to_end_slow", "control_slow"}, told(saved)
-    facts = saved.report.facts
+    assert names(report) & {"late", "end_to_end_slow", "control_slow"}, told(report)
+    facts = report.facts
     assert facts.times["row"].max > 8 > facts.times["kafka"].p50, "it is what stood between Kafka and the row"
-    assert (facts.lost.count, facts.wrong.count, facts.reordered.count) == (0, 0, 0), told(saved)
-    assert "database_unreachable" in names(saved, "unknown"), told(saved)
-    assert saved.problem is None
+    assert (facts.lost.count, facts.wrong.count, facts.reordered.count) == (0, 0, 0), told(report)
+    assert "database_unreachable" in names(report, "unknown"), told(report)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 from msgspec import structs
 
-from dmpd.canary.run import Saved, run_once
+from dmpd.canary.report import Report
+from dmpd.canary.run import run_once
 from dmpd.canary.settings import CanarySettings, ThresholdSettings
 from dmpd.cli.canary import platform_of
 from dmpd.cli.config import CloudConfig
@@ -107,7 +108,7 @@ async def run_small(
     before: dict[str, Callable[[], object]] | None = None,
     at: dict[str, Callable[[], object]] | None = None,
     settings: CanarySettings | None = None,
-) -> Saved:
+) -> Report:
     """One run; ``before`` has what is done before a phase, by its name, ``at`` what a thread does from then on."""
     held, hooks, tasks = dict(before or {}), dict(at or {}), []
 
@@ -120,7 +121,7 @@ async def run_small(
             tasks.append(asyncio.create_task(asyncio.to_thread(hook)))
 
     platform = platform_of(load(lab.folder.config, CloudConfig))
-    saved = await run_once(
+    report = await run_once(
         settings or small(lab),
         platform,
         trigger="hand",
@@ -130,32 +131,32 @@ async def run_small(
     )
     await asyncio.gather(*tasks)
     assert not hooks | held, f"phases that never came: {sorted(hooks | held)}"
-    return saved
+    return report
 
 
 BROKEN = frozenset({"disconnects", "control_disconnects"})
 """Beside other tests a broker's connections break now and then, and the verdict says so: then no run can pass."""
 
 
-async def run_unbroken(lab: LabUnderTest, saved: Saved, *, tries: int = 3) -> Saved:
-    """``saved``, or the first of ``tries`` further runs in which no connection broke."""
-    while names(saved) & BROKEN and tries:
-        assert saved.report.verdict == "fail", told(saved)
+async def run_unbroken(lab: LabUnderTest, report: Report, *, tries: int = 3) -> Report:
+    """``report``, or the first of ``tries`` further runs in which no connection broke."""
+    while names(report) & BROKEN and tries:
+        assert report.verdict == "fail", told(report)
         ready(lab)
         forget_canaries(lab)
-        saved, tries = await run_small(lab), tries - 1
-    return saved
+        report, tries = await run_small(lab), tries - 1
+    return report
 
 
-def names(saved: Saved, word: str = "fail") -> set[str]:
+def names(report: Report, word: str = "fail") -> set[str]:
     """Names of the reasons with that word."""
-    return {reason.name for reason in saved.report.reasons if reason.word == word}
+    return {reason.name for reason in report.reasons if reason.word == word}
 
 
-def told(saved: Saved) -> str:
+def told(report: Report) -> str:
     """For the message of an assertion."""
-    lines = [f"{one.word} {one.name}: {one.sentence} {list(one.examples)[:3]}" for one in saved.report.reasons]
-    return "\n".join([*lines, f"phases: {dict(saved.report.phases)}"])
+    lines = [f"{one.word} {one.name}: {one.sentence} {list(one.examples)[:3]}" for one in report.reasons]
+    return "\n".join([*lines, f"phases: {dict(report.phases)}"])
 
 
 @contextlib.contextmanager

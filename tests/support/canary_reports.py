@@ -2,6 +2,25 @@
 
 from dmpd.canary.report import Facts, Report
 from dmpd.canary.store import NewRun
+from dmpd.canary.summary import summarize
+
+QUICK = summarize([0.05] * 100)
+GOOD = Facts(
+    clients=10,
+    connected=10,
+    times={"row": QUICK, "connect": QUICK, "puback": QUICK, "kafka": QUICK},
+    sent=130,
+    acked=130,
+    arrived=130,
+    rows_compared=10,
+    requests_asked=5,
+    probes=8,
+    probes_expected=8,
+    control={"before": QUICK, "during": QUICK, "after": QUICK},
+    lag_zero_s=1.0,
+    cleaned=10,
+)
+"""Everything proved and kept to."""
 
 _COMMON = {
     "trigger": "hand",

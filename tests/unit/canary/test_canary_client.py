@@ -31,7 +31,7 @@ class Broker:
         self.published = []
         self.subscribed = []
         self.on_message = lambda _: None
-        self._opened = Opened(0.1, 0.2, 0.3, 0, code, session_present)
+        self._opened = Opened(0.1, 0.2, 0.3, 0, 0, code, session_present)
         self.says_at_ping = []
 
     async def open(self, address, context, *, clean_start, timeout_s):

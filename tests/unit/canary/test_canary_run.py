@@ -1,17 +1,22 @@
 """What cuts a run short is named, makes it ``unknown``, and leaves nothing running."""
 
 import asyncio
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
 
 from dmpd.canary import run as runner
-from dmpd.canary.run import _guarded
+from dmpd.canary.report import Counted
+from dmpd.canary.run import _guarded, _kept, _lease
 from dmpd.canary.settings import CanarySettings
 from dmpd.canary.workers import CrowdFailedError
 from dmpd.runtime.database import DatabaseUnreachableError
 from dmpd.runtime.kafka import KafkaUnreachableError
-from tests.support.aio import async_test
+from tests.support.aio import async_test, until
+from tests.support.canary_reports import GOOD, new_run
 
 SETTINGS = CanarySettings()
 
@@ -50,7 +55,8 @@ def raising(error):
 async def guarded(does, *, settings=SETTINGS, stop=None):
     phases = Phases(does)
     never = asyncio.get_running_loop().create_future()
-    problems = await _guarded(phases, settings, None, "r-1", stop or never)
+    async with _lease(None, "r-1") as lost:
+        problems = await _guarded(phases, settings, lost, stop or never)
     assert phases.ended
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, "something goes on"
@@ -133,3 +139,41 @@ def test_a_database_that_does_not_answer_the_lease_is_no_reason_to_give_up(monke
         await asyncio.sleep(0.1)
 
     assert asyncio.run(guarded(a_while))[1] == []
+
+
+@async_test
+async def test_the_lease_is_kept_while_a_run_that_was_given_up_still_ends(monkeypatch):
+    renewed = []
+    monkeypatch.setattr(runner, "_renew", lambda *_: renewed.append(True))
+
+    class SlowToEnd(Phases):
+        async def end(self):
+            before = len(renewed)
+            await until(lambda: len(renewed) > before + 1, "the lease renewed meanwhile")
+            self.ended = True
+
+    stop = asyncio.get_running_loop().create_future()
+    stop.set_result(None)
+    phases = SlowToEnd(for_ever)
+    async with _lease(None, "r-1") as lost:
+        await _guarded(phases, SETTINGS, lost, stop)
+    assert phases.ended
+
+
+@pytest.mark.parametrize(("lost", "word"), [(0, "unknown"), (1, "fail")])
+def test_a_report_that_the_database_does_not_take_says_so_and_is_no_pass(monkeypatch, tmp_path, lost, word):
+    def gone(*_):
+        raise DatabaseUnreachableError("connection refused")
+
+    monkeypatch.setattr(runner, "_SAVE_S", 0.0)
+    monkeypatch.setattr(runner, "_save_once", gone)
+    monkeypatch.setattr(runner, "_baseline", lambda *_: [])
+    facts = structs.replace(GOOD, lost=Counted(count=lost))
+    phases = SimpleNamespace(facts=lambda _: facts, took_s={})
+    settings = structs.replace(SETTINGS, report_dir=str(tmp_path))
+    report = asyncio.run(_kept(settings, None, new_run("r-1"), phases, [], datetime.now(UTC), 0.0))
+    assert report.verdict == word
+    assert report.reasons[-1].name == "report_not_saved"
+    assert "connection refused" in report.reasons[-1].sentence
+    (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_bytes())["verdict"] == word

@@ -30,6 +30,7 @@ def connected(clients, *, errors=NOTHING):
         codes={"0x00": clients},
         errors=errors,
         syn_retries=0,
+        anew=2,
         tcp_s=[0.1] * clients,
         tls_s=[0.2] * clients,
         connack_s=[0.3] * clients,

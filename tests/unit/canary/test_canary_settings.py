@@ -21,7 +21,7 @@ from dmpd.lab.layout import ETC
         ({"thresholds": {"baseline_runs": 3, "baseline_runs_min": 5}}, "baseline_runs_min: expected at most"),
         ({"drain_timeout_s": 20}, "drain_timeout_s: expected at least thresholds.late_after_s"),
         ({"time_box_s": 100}, "time_box_s: expected at least before_s + ramp_s"),
-        ({"alarm_s": 10_900}, "alarm_s: expected at least interval_s x (1 + jitter)"),
+        ({"alarm_s": 12_179}, "alarm_s: expected at least interval_s x (1 + jitter) + time_box_s (12180)"),
         ({"thresholds": {"lost_max": -1}}, "Expected `int` >= 0"),
         ({"ramp": "slow"}, "Invalid enum value 'slow'"),
     ],

@@ -7,24 +7,9 @@ from dmpd.canary.report import Counted, Facts, Former, Reason, p99s
 from dmpd.canary.settings import ThresholdSettings
 from dmpd.canary.summary import Summary, summarize
 from dmpd.canary.verdict import judge
+from tests.support.canary_reports import GOOD, QUICK
 
 LIMITS = ThresholdSettings()
-QUICK = summarize([0.05] * 100)
-GOOD = Facts(
-    clients=10,
-    connected=10,
-    times={"row": QUICK, "connect": QUICK, "puback": QUICK, "kafka": QUICK},
-    sent=130,
-    acked=130,
-    arrived=130,
-    rows_compared=10,
-    requests_asked=5,
-    probes=8,
-    probes_expected=8,
-    control={"before": QUICK, "during": QUICK, "after": QUICK},
-    lag_zero_s=1.0,
-    cleaned=10,
-)
 ONE = Counted(count=1, examples=("canary-0001 seq 3",))
 
 
@@ -97,6 +82,7 @@ def test_what_was_not_proved_is_unknown_and_no_pass(changes, name):
         ({"worker_deaths": 1}, "worker_deaths"),
         ({"former": (Former(run="r", started_at="t", host="h"),)}, "former_run_died"),
         ({"swept": 3}, "former_left_sessions"),
+        ({"unswept": 1}, "former_sessions_stay"),
         ({"broker": {"before": {"retained": 1}, "after": {"retained": 7}}}, "broker_counts_grew"),
         ({"broker": {"before": {"subscriptions": 9}, "after": {"subscriptions": 15}}}, "broker_counts_grew"),
     ],

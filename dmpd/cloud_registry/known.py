@@ -100,6 +100,9 @@ class KnownRows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
     def get(self, key: bytes) -> Known | None:
         found = self._rows.get(key)
         return None if found is None else found[0]

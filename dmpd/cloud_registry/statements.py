@@ -90,10 +90,13 @@ FROM {_SESSION_ROWS}
 WHERE s.rae = u.rae AND s.session = u.session
 """  # noqa: S608 - constants
 
+_IS_EXACT: Final = "CASE WHEN s.stale OR s.absent_at IS NOT NULL OR s.closed_at IS NOT NULL THEN false ELSE true END"
+"""By CASE, because of a table without statistics the planner believes that hardly any row is neither absent nor closed,
+and joins by reading all for each."""
+
 # Rows that only go on: the next revisions of their epoch, which change state and attributes and remove none. A row that
-# is not exactly where the worker knows it to be is left as it is, children too. (By CASE, because of a table without
-# statistics the planner believes that hardly any row is neither absent nor closed, and joins by reading all for each.)
-UPDATE_STRAIGHT: Final[LiteralString] = """
+# is not exactly where the worker knows it to be is left as it is, children too.
+UPDATE_STRAIGHT: Final[LiteralString] = f"""
 WITH s AS (
     UPDATE device_session AS s SET rev = u.rev, seq = u.seq, state = u.state, changed_at = u.changed_at,
         kafka_partition = %s, kafka_offset = u.kafka_offset, applied_at = clock_timestamp()
@@ -103,7 +106,7 @@ WITH s AS (
         event_seq bigint, event jsonb)
     WHERE s.rae = u.rae AND s.session = u.session AND s.epoch = u.epoch AND s.rev = u.was_rev
         AND s.kafka_partition = u.was_partition AND s.kafka_offset = u.was_offset
-        AND CASE WHEN s.stale OR s.absent_at IS NOT NULL OR s.closed_at IS NOT NULL THEN false ELSE true END
+        AND {_IS_EXACT}
     RETURNING s.rae, s.session, s.epoch, u.attributes, u.event_at, u.event_seq, u.event
 ), a AS (
     INSERT INTO device_attribute (rae, session, name, value)
@@ -116,7 +119,46 @@ WITH s AS (
     ON CONFLICT (rae, session, at, seq, code) DO NOTHING
 )
 SELECT count(*) FROM s
-"""
+"""  # noqa: S608 - constants
+
+# Changes that go on from where a row is, which nobody has read: one answer of the database for what else takes two.
+# What the row was before (``o``) decides what differs and what is told; one that is not that any more when its lock is
+# had, or that only the full rules can judge, is left as it is, and not locked where that shows before. Attributes are
+# counted, because a row may not grow without bound.
+UPDATE_UNREAD: Final[LiteralString] = f"""
+WITH o AS (
+    SELECT u.*, s.state AS was, s.kafka_partition AS was_partition, s.kafka_offset AS was_offset, h.old
+    FROM jsonb_to_recordset(%s::text::jsonb) AS u (
+        place integer, rae text, session uuid, epoch bigint, base bigint, rev bigint, seq bigint, state text,
+        changed_at timestamptz, kafka_offset bigint, attributes jsonb, old_max integer, event_at timestamptz,
+        event_seq bigint, event jsonb)
+    JOIN device_session AS s ON s.rae = u.rae AND s.session = u.session
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS many, jsonb_object_agg(a.name, a.value) AS old
+        FROM device_attribute AS a WHERE a.rae = s.rae AND a.session = s.session
+    ) AS h
+    WHERE s.epoch = u.epoch AND s.rev = u.base AND {_IS_EXACT} AND h.many <= u.old_max
+), s AS (
+    UPDATE device_session AS s SET rev = o.rev, seq = greatest(s.seq, o.seq), state = coalesce(o.state, o.was),
+        changed_at = o.changed_at, kafka_partition = %s, kafka_offset = o.kafka_offset, applied_at = clock_timestamp()
+    FROM o
+    WHERE s.rae = o.rae AND s.session = o.session AND s.epoch = o.epoch AND s.rev = o.base AND s.state = o.was
+        AND s.kafka_partition = o.was_partition AND s.kafka_offset = o.was_offset AND {_IS_EXACT}
+    RETURNING o.place, s.rae, s.session, s.epoch, o.attributes, o.old, o.was, o.state, o.event_at, o.event_seq, o.event
+), a AS (
+    INSERT INTO device_attribute (rae, session, name, value)
+    SELECT s.rae, s.session, n.key, n.value FROM s CROSS JOIN LATERAL jsonb_each(s.attributes) AS n (key, value)
+    WHERE s.old -> n.key IS DISTINCT FROM n.value
+    ON CONFLICT (rae, session, name) DO UPDATE SET value = excluded.value
+), e AS (
+    INSERT INTO device_event (rae, session, at, seq, code, epoch, detail, recorded_at)
+    SELECT s.rae, s.session::text, s.event_at, s.event_seq, 'state', s.epoch,
+        s.event || jsonb_build_object('from', s.was), clock_timestamp()
+    FROM s WHERE s.state <> s.was
+    ON CONFLICT (rae, session, at, seq, code) DO NOTHING
+)
+SELECT place FROM s
+"""  # noqa: S608 - constants
 
 # Rows that did not exist when they were looked for, nor their children, so that nothing is looked for again: a third of
 # the database's time less than with ON CONFLICT. If one exists after all, that is 23505 and nothing is written.

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from dmpd.cloud_registry import straight
+from dmpd.cloud_registry import straight, unread
 from dmpd.cloud_registry.gather import Refuse
 from dmpd.cloud_registry.known import Known, KnownRows
 from dmpd.cloud_registry.patience import DataRefusedError, PatientDatabase
@@ -22,6 +22,9 @@ from dmpd.stream.handler import Output, Record
 
 _FEW: Final = 200
 """So many rows are read whole before it is known whether they are to change: one answer of the database, not two."""
+_LIVE_RECORDS: Final = 64
+"""Batches up to this are written before anything is read, where that may be: records that come as they are made are
+news. Of a backlog many are old, and wide folds are what makes it quick."""
 _PIECES: Final = 8
 """With two the database would do nearly all of the work twice in the end, with more it gets more statements."""
 _KNOWN_BYTES_MAX: Final = 4 << 20
@@ -68,6 +71,11 @@ class StraightWay:
         keys = keys_of(records)
         self.keys_written = len(keys)
         topics = {key: topic for key in keys if key is not None and (topic := device_topic(key))}
+        if len(records) <= _LIVE_RECORDS and (ahead := self._write_unread(records, topics, refuse, output)):
+            topics = {key: topic for key, topic in topics.items() if key not in ahead}
+            records = [record for record in records if record.key not in ahead]
+            if not records:
+                return records
         known, read = self._recall(topics, output)
         runs, rest = scan(records, topics, known, refuse)
         news = {key: run for key, run in runs.items() if run.has_news}
@@ -86,14 +94,36 @@ class StraightWay:
                 left.add(key)
         bytes_max, done = self._settings.transaction_bytes_max, 0
         while done < len(planned):
-            ahead = planned[done : done + self._width.sessions]
-            chunk = next(iter(straight.chunks(ahead, sessions_max=len(ahead), bytes_max=bytes_max)))
+            wide = planned[done : done + self._width.sessions]
+            chunk = next(iter(straight.chunks(wide, sessions_max=len(wide), bytes_max=bytes_max)))
             left.update(self._write_planned(chunk, output))
             done += len(chunk)
         if not left:
             return rest
         left.update(record.key for record in rest)
         return [record for record in records if record.key in left]
+
+    def _write_unread(
+        self, records: Sequence[Record], topics: Mapping[bytes, Topic], refuse: Refuse, output: Output
+    ) -> Collection[bytes]:
+        """Write what goes on from rows that are not remembered; returns the keys that are done.
+
+        With them what goes on from remembered ones: one statement costs less than two.
+        """
+        if all(key in self._known for key in topics):
+            return ()
+        found, _ = scan(records, topics, dict.fromkeys(topics), refuse)
+        runs = {key: run for key, run in found.items() if unread.may_go(run)}
+        if all(key in self._known for key in runs):
+            return ()
+        for key in runs:
+            self._known.forget(key)
+        try:
+            return self._database.until_done(
+                lambda connection: unread.write(connection, runs, partition=self._partition), output
+            )
+        except DataRefusedError:  # one of them is to blame: which one is found the other way
+            return ()
 
     def _recall(
         self, topics: Mapping[bytes, Topic], output: Output

@@ -43,6 +43,17 @@ STATE_SAID_AGAIN = [
     ("repeat", 0, 0, 1),
 ]
 """A checkpoint that says no new state, a change that does, and both again: the checkpoint's is no way back."""
+LIVE = st.lists(
+    st.tuples(
+        st.sampled_from(("change",) * 8 + ("repeat", "repeat", "checkpoint row", "status", "roster", "closed")),
+        st.integers(0, 1),
+        st.integers(0, 2),
+        st.sampled_from((0, 5, 5, 6)),
+    ),
+    min_size=8,
+    max_size=40,
+)
+"""Changes of attributes and states above all."""
 CUTS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 REWINDS = st.lists(st.integers(1, 30), max_size=3)
 CHECK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -135,12 +146,17 @@ def _received_at(offset):
     return AT + timedelta(seconds=offset)
 
 
-def play(handler, records, cuts, rewinds=()):
-    """Hand over ``records`` in batches of the sizes ``cuts``, again and again; going back ``rewinds`` times."""
+def play(handler, records, cuts, rewinds=(), *, forgets=False):
+    """Hand over ``records`` in batches of the sizes ``cuts``, again and again; going back ``rewinds`` times.
+
+    ``forgets``: each batch meets rows that the worker does not remember, as most live records do.
+    """
     output = OutputTwin()
     sizes, back, at = itertools.cycle(cuts), iter(rewinds), 0
     while at < len(records):
         size = next(sizes)
+        if forgets:
+            handler._straight._known.clear()
         handler.handle(records[at : at + size], output)
         at += size
         if at % 2:
@@ -176,19 +192,28 @@ def test_one_by_one_every_table_is_the_models(database, steps):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=CHECK)
-@given(steps=FAITHFUL, cuts=CUTS, rewinds=REWINDS, every=st.sampled_from([0, 0, 3, 5, 11]))
-@example(steps=STATE_SAID_AGAIN, cuts=[9], rewinds=[], every=0)
-def test_in_any_batches_every_table_is_the_models(database, steps, cuts, rewinds, every):
+@given(steps=FAITHFUL, cuts=CUTS, rewinds=REWINDS, every=st.sampled_from([0, 0, 3, 5, 11]), forgets=st.booleans())
+@example(steps=STATE_SAID_AGAIN, cuts=[9], rewinds=[], every=0, forgets=False)
+def test_in_any_batches_every_table_is_the_models(database, steps, cuts, rewinds, every, forgets):
     """Also when transactions fail with 40001, in the middle and at COMMIT."""
     log = Log(steps)
     sql_faults.fail_every(database.connection, every)
-    play(database.handler, log.records, cuts, rewinds)
+    play(database.handler, log.records, cuts, rewinds, forgets=forgets)
+    assert_exact(database, log)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=CHECK)
+@given(steps=LIVE, cuts=st.lists(st.integers(1, 4), min_size=1, max_size=6), every=st.sampled_from([0, 0, 3, 7]))
+def test_what_comes_live_to_rows_that_nobody_has_read_is_the_models(database, steps, cuts, every):
+    log = Log(steps)
+    sql_faults.fail_every(database.connection, every)
+    play(database.handler, log.records, cuts, forgets=True)
     assert_exact(database, log)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=CHECK)
-@given(steps=FAITHFUL, cuts=st.tuples(CUTS, CUTS), rewinds=st.tuples(REWINDS, REWINDS))
-def test_two_zombies_on_one_range_leave_what_one_leaves(database, steps, cuts, rewinds):
+@given(steps=FAITHFUL, cuts=st.tuples(CUTS, CUTS), rewinds=st.tuples(REWINDS, REWINDS), forgets=st.booleans())
+def test_two_zombies_on_one_range_leave_what_one_leaves(database, steps, cuts, rewinds, forgets):
     """Two workers that both believe to own the partition, in different batches, at the same time."""
     log = Log(steps)
     sql_faults.fail_every(database.connection, 0)
@@ -197,7 +222,7 @@ def test_two_zombies_on_one_range_leave_what_one_leaves(database, steps, cuts, r
     def work(handler, place):
         try:
             start.wait(30)
-            play(handler, records, cuts[place], rewinds[place])
+            play(handler, records, cuts[place], rewinds[place], forgets=forgets)
         except BaseException as error:
             failures.append(error)
             raise
@@ -217,11 +242,11 @@ def test_two_zombies_on_one_range_leave_what_one_leaves(database, steps, cuts, r
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=CHECK)
-@given(steps=LOGS, cuts=CUTS, rewinds=REWINDS)
-def test_where_rows_are_lost_it_is_no_worse_and_checkpoints_heal_it(some_database, steps, cuts, rewinds):
+@given(steps=LOGS, cuts=CUTS, rewinds=REWINDS, forgets=st.booleans())
+def test_where_rows_are_lost_it_is_no_worse_and_checkpoints_heal_it(some_database, steps, cuts, rewinds, forgets):
     """What folding may differ in: content of stale rows, and a checkpoint that heals where it alone came too late."""
     database, log = some_database, Log(steps)
-    play(database.handler, log.records, cuts, rewinds)
+    play(database.handler, log.records, cuts, rewinds, forgets=forgets)
     expected = log.model().rows
     found = {(row.rae, row.session): row for rae in log.raes for row in rows_of(database.connection, rae).values()}
     assert found.keys() == expected.keys()
@@ -258,15 +283,17 @@ def restored_afterwards(connection, raes):
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=CHECK)
-@given(steps=LOGS, cuts=CUTS, parts=st.tuples(st.integers(0, 24), st.integers(0, 24)))
-def test_after_a_restore_from_an_old_backup_no_row_is_wrong_and_checkpoints_heal_it(some_database, steps, cuts, parts):
+@given(steps=LOGS, cuts=CUTS, parts=st.tuples(st.integers(0, 24), st.integers(0, 24)), forgets=st.booleans())
+def test_after_a_restore_from_an_old_backup_no_row_is_wrong_and_checkpoints_heal_it(
+    some_database, steps, cuts, parts, forgets
+):
     """Kafka's offsets stay where they were, and so does the worker with whatever it remembers of the rows."""
     database, log = some_database, Log(steps)
     backup, restore = sorted(part * len(log.messages) // 24 for part in parts)
     play(database.handler, log.records[:backup], cuts)
     with restored_afterwards(database.connection, log.raes):
         play(database.handler, log.records[backup:restore], cuts)
-    play(database.handler, log.records[restore:], cuts)
+    play(database.handler, log.records[restore:], cuts, forgets=forgets)
     truth = log.edges[0].truth | log.edges[1].truth
     for rae in log.raes:
         for row in rows_of(database.connection, rae).values():

@@ -54,6 +54,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     acked: int = 0
     arrived: int = 0
     unsent: int = 0
+    """These two and ``refused`` are of the control group too."""
     unsettled: int = 0
     lost: Counted = Counted()
     wrong: Counted = Counted()

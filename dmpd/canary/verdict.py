@@ -33,7 +33,7 @@ def judge(
         *(_times(facts, limits) if has_times else ()),
         *_platform(facts),
         *_proof(facts),
-        *_against_baseline(facts, limits, baseline),
+        *(_against_baseline(facts, limits, baseline) if has_times else ()),
     ]
     reasons.sort(key=lambda reason: -_RANK.index(reason.word))
     return (reasons[0].word if reasons else "pass"), reasons
@@ -44,7 +44,6 @@ def _counts(facts: Facts, limits: ThresholdSettings) -> Iterator[Reason]:
         ("lost", facts.lost, limits.lost_max, "messages lost between the broker and Kafka"),
         ("wrong", facts.wrong, limits.wrong_max, "records or rows wrong"),
         ("reordered", facts.reordered, limits.reordered_max, "records out of order"),
-        ("late", facts.late, limits.late_max, f"messages later than {limits.late_after_s:g} s"),
         ("rows_behind", facts.rows_behind, 0, "rows that never caught up with Kafka"),
         ("publish_refused", facts.refused, 0, "messages that the broker did not take"),
         ("requests_unanswered", facts.requests_unanswered, limits.requests_unanswered_max, "requests unanswered"),
@@ -72,6 +71,9 @@ def _connections(facts: Facts, limits: ThresholdSettings) -> Iterator[Reason]:
 
 
 def _times(facts: Facts, limits: ThresholdSettings) -> Iterator[Reason]:
+    if facts.late.count > limits.late_max:
+        what = f"messages later than {limits.late_after_s:g} s"
+        yield _fail("late", facts.late, f"{facts.late.count} {what}, at most {limits.late_max} allowed")
     row = facts.times.get("row")
     if row is not None and row.p99 is not None and row.p99 > limits.end_to_end_p99_max_s:
         yield _slow("end_to_end_slow", f"publishing to row p99 {row.p99:.2f} s", limits.end_to_end_p99_max_s)
@@ -126,7 +128,8 @@ def _proof(facts: Facts) -> Iterator[Reason]:
             f"{0 if row is None else row.n} times of rows for {facts.rows_compared} rows: how long they took is open"
         )
         yield _unknown("rows_not_timed", sentence)
-    if (facts.unsettled or facts.unsent) and not (facts.disconnects.count or facts.refused.count):
+    broken = facts.disconnects.count or facts.control_disconnects.count
+    if (facts.unsettled or facts.unsent) and not (broken or facts.refused.count):
         sentence = f"{facts.unsettled} messages unanswered, {facts.unsent} never sent, on connections that held"
         yield _unknown("unsettled", sentence)
     if facts.lag_zero_s is None:

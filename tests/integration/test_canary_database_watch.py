@@ -7,7 +7,7 @@ import uuid
 import psycopg
 import pytest
 
-from dmpd.canary.database_watch import DatabaseWatch
+from dmpd.canary.database_watch import DatabaseWatch, read_rows, still_open
 from dmpd.canary.plan import Plan, rae_of, session_of
 from dmpd.cloud_registry.migrate import migrate
 from dmpd.runtime.database import connect
@@ -43,6 +43,19 @@ class Rows:
             (self.revs[number], rae_of(number)),
         )
         return before_ns, time.monotonic_ns()
+
+    def insert(self, rae: str, session: str, *, epoch: int, took_s: float = 0.0) -> None:
+        """One that is open, and whose last change took so long to its row."""
+        self._connection.execute(
+            "INSERT INTO device_session (rae, session, epoch, rev, seq, stale, state, changed_at, kafka_partition,"
+            " kafka_offset, applied_at) VALUES (%s, %s, %s, 7, 7, false, 'online', now() - %s * INTERVAL '1 second',"
+            " 0, 0, now())",
+            (rae, session, epoch, took_s),
+        )
+
+    def execute(self, statement: str, *values: object) -> list[tuple]:
+        done = self._connection.execute(statement, values)
+        return done.fetchall() if done.description else []
 
     def close(self) -> None:
         self._connection.close()
@@ -107,3 +120,55 @@ def test_a_time_that_cannot_be_is_that_of_the_look(postgres):
     assert watch._written_s(1e9 + now_s - 2, now_s) == pytest.approx(now_s - 2)
     for ago_s in (-3600, 3600):
         assert watch._written_s(1e9 + now_s - ago_s, now_s) == now_s
+
+
+def test_a_lost_connection_is_made_again_and_no_row_is_missed(watch, rows):
+    for number in PLAN.numbers:
+        rows.write(number)
+    seen(watch, rows)
+    assert len(ended(rows)) == 1, "it has one connection"
+    rows.write(2)
+    seen(watch, rows)
+
+
+def ended(rows: Rows) -> list[tuple]:
+    return rows.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'dmpd-canary' AND datname = current_database()"
+    )
+
+
+def test_changes_of_others_are_timed_once(postgres, rows):
+    session, looks = str(uuid.UUID(int=8)), []
+
+    def others():
+        looks.append(1)
+        return [("R-1", session)]
+
+    rows.insert("R-1", session, epoch=1, took_s=2.5)
+    watch = DatabaseWatch(postgres, plan=PLAN, others=others, look_s=0.01)
+    began_s = time.monotonic()
+    watch.start()
+    try:
+        until(lambda: len(looks) > 3, "some looks")
+    finally:
+        watch.stop()
+    ((at_s, took_s),) = watch.others_s
+    assert began_s <= at_s <= time.monotonic()
+    assert took_s == pytest.approx(2.5)
+
+
+def test_what_is_open_and_what_is_read_is_of_this_run(postgres, rows):
+    other = Plan(run=str(uuid.UUID(int=4)), seed=1, epoch=8, first=1, last=3, changes=60, started_ms=1)
+    rows.insert(rae_of(2), session_of(other.run, 2), epoch=other.epoch)
+    rows.execute("UPDATE device_session SET closed_at = now() WHERE rae = %s", rae_of(1))
+    with contextlib.closing(connect(postgres, application="test")) as connection:
+        assert still_open(connection, PLAN) == [rae_of(2), rae_of(3)]
+        assert still_open(connection, other) == [rae_of(2)]
+        found = read_rows(connection, PLAN)
+        assert {number: (row.rev, row.closed) for number, row in found.items()} == {
+            1: (0, True),
+            2: (0, False),
+            3: (0, False),
+        }
+        assert {number: row.rev for number, row in read_rows(connection, other).items()} == {2: 7}

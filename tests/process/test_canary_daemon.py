@@ -1,5 +1,6 @@
 """``dmpd canary`` as a daemon: runs begin in time, an alarm is no readiness, a stop is quick."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,9 +8,13 @@ import textwrap
 
 import pytest
 
-from dmpd.canary import store
+from dmpd.canary import daemon, store
+from dmpd.canary.settings import CanarySettings
 from dmpd.cli.canary import once_command
 from dmpd.runtime.health import fetch
+from dmpd.runtime.lifecycle import Lifecycle
+from dmpd.runtime.settings import DatabaseSettings
+from tests.support.aio import async_test
 from tests.support.canary_reports import new_run
 from tests.support.platform import BIN, until
 from tests.support.rows import migrated
@@ -134,6 +139,21 @@ def test_disabled_it_runs_nothing_and_a_recent_run_keeps_the_next_waiting(tmp_pa
         until(lambda: running.status()["enabled"], "enabled")
         assert 10_600 < running.status()["next_run_s"] < 10_800
         assert running.metric("dmpd_canary_runs_total{") == []
+
+
+@async_test
+async def test_a_run_that_cannot_begin_is_tried_again_an_interval_later_and_not_at_each_look(monkeypatch):
+    """It ends before it has a line in the table."""
+    one = daemon._Daemon(
+        CanarySettings(jitter=0.0), database=DatabaseSettings(), command=["false"], lifecycle=Lifecycle("canary")
+    )
+    ended = []
+    monkeypatch.setattr(one, "_look", lambda: None)
+    monkeypatch.setattr(one, "_tell", lambda code, _: ended.append(code))
+    for _ in range(3):
+        await one._turn(asyncio.get_running_loop().create_future())
+    assert ended == [1]
+    assert 10_000 < one._due_in_s <= 10_800
 
 
 def test_what_the_daemon_starts_is_a_run_of_this_dmpd(tmp_path):

@@ -32,7 +32,7 @@ class Broker:
         self.subscribed = []
         self.on_message = lambda _: None
         self._opened = Opened(0.1, 0.2, 0.3, 0, 0, code, session_present)
-        self.says_at_ping = []
+        self.retained, self.pinged = [], False
 
     async def open(self, address, context, *, clean_start, timeout_s):
         assert not clean_start, "an older session must show"
@@ -40,10 +40,12 @@ class Broker:
 
     async def subscribe(self, filters, *, retained=False):
         self.subscribed += filters
+        if retained:
+            for message in self.retained:
+                self.on_message(message)
 
     async def ping(self):
-        for message in self.says_at_ping:
-            self.on_message(message)
+        self.pinged = True
 
     def publish(self, topic, content, key):
         if self.closed is not None:
@@ -186,13 +188,21 @@ async def test_a_session_that_was_there_before_is_told_and_a_new_one_is_not(shar
 @async_test
 async def test_behind_the_run_a_session_and_a_retained_message_are_told(share):
     broker = Broker(session_present=True)
-    broker.says_at_ping = [heard(info_topic(RAE, "rae"), b"{}")]
+    broker.retained = [heard(info_topic(RAE, "rae"), b"{}")]
     await make(share, broker).look(None, timeout_s=1)
     assert share.leftovers.examples == [
         f"{RAE}: an MQTT session after the run",
         f"{RAE}: a retained message on {info_topic(RAE, 'rae')}",
     ]
-    assert broker.closed == "left"
+    assert (broker.pinged, broker.closed) == (True, "left"), "it waits for what the broker has before it leaves"
+
+
+@async_test
+async def test_a_client_of_the_crowd_does_not_ask_for_what_is_retained(client, share):
+    client.mqtt.retained = [heard(info_topic(rae_of(3), "rae"), b"{}")]
+    await client.arrive(None, timeout_s=1)
+    await client.probe_reads(3, wide=True)
+    assert (share.heard.count, share.leftovers.count) == (0, 0)
 
 
 @async_test

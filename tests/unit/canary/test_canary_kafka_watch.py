@@ -1,16 +1,20 @@
 """What the canary's reader of Kafka makes of each record, and its follower of the lag of each answer."""
 
+import threading
 import time
 import uuid
 import zlib
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+from dmpd.canary import kafka_watch
 from dmpd.canary.arrivals import Arrivals
 from dmpd.canary.kafka_watch import KafkaWatch, LagWatch
 from dmpd.canary.plan import Plan, payload, rae_of, session_of, topic_of
 from dmpd.model.topics import info_topic
+from dmpd.runtime.errors import UnavailableError
 from dmpd.runtime.kafka_admin import Progress
 from dmpd.runtime.kafka_reader import ReadRecord
 from dmpd.runtime.settings import KafkaSettings
@@ -75,12 +79,46 @@ def test_changes_of_others_are_told_once(watch):
     assert watch.others() == []
 
 
+def test_of_a_fleet_that_changes_all_the_time_only_some_are_told(watch):
+    for number in range(300):
+        watch._take_info(record(info_topic(f"R-{number}", SESSION), b'{"kind":"change"}'), 1)
+    assert len(watch.others()) == kafka_watch._OTHERS_MAX < 300
+
+
 def test_only_a_request_that_was_done_is_answered(watch):
     for outcome, at_ns in (("accepted", 1), ("failed", 2), ("done", 3), ("done", 4)):
         answer = msgspec.json.encode({"id": "r-1", "outcome": outcome})
         watch._take_response(record(f"dmp/v1/{rae_of(1)}/{SESSION}/rsp/svc-canary", answer), at_ns)
     watch._take_response(record(f"dmp/v1/R-1/{SESSION}/rsp/u-1", b'{"id":"r-2","outcome":"done"}'), 5)
     assert watch.answered_ns == {"r-1": 3}
+
+
+def test_a_reader_that_dies_says_of_what_and_is_closed(watch):
+    closed = []
+
+    def read(*_):
+        raise OSError("no room")
+
+    watch._run(SimpleNamespace(read=read, close=lambda: closed.append(True)), watch._take_info, threading.Event())
+    assert watch.trouble == "OSError: no room"
+    assert closed == [True]
+
+
+def test_a_kafka_that_does_not_say_the_lag_is_asked_again(monkeypatch):
+    lag = LagWatch(KafkaSettings(), group="g", topic="i")
+    answers = [UnavailableError("no answer"), Progress(ends={0: 9}, next={0: 9})]
+    stopping = SimpleNamespace(wait=lambda _: not answers)
+
+    def ask():
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(kafka_watch.kafka_admin, "GroupProgress", lambda *_, **__: SimpleNamespace(ask=ask))
+    lag.aim()
+    lag._run(stopping)
+    assert lag.done_s is not None
 
 
 def test_the_lag_is_over_when_all_that_was_there_at_the_aim_is_committed():

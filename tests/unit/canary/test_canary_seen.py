@@ -3,6 +3,7 @@
 import zlib
 
 from dmpd.canary.crowd import Connected, Told
+from dmpd.canary.history import UNANSWERED, History
 from dmpd.canary.plan import Plan, payload
 from dmpd.canary.report import Counted, Former, Reason
 from dmpd.canary.seen import begun, facts_of
@@ -94,8 +95,25 @@ def test_the_control_group_is_told_apart_by_when_it_sent():
     for rev, at_s, took_s in ((2, 105, 0.1), (3, 115, 0.4), (4, 125, 0.2), (5, 135, 9.0)):
         sent(seen.control_history, 3, rev, at_s)
         seen.applied_ns = dict(seen.applied_ns) | {(3, rev): int((at_s + took_s) * S)}
-    control = facts_of(seen, SETTINGS, []).control
-    assert {name: one.max for name, one in control.items()} == {"before": 0.1, "during": 0.4, "after": 0.2}
+    sent(seen.control_history, 3, 1, 103)  # how it onboarded is another matter; its row was first seen with rev 2
+    seen.others_s = [(99.0, 9.0), (105.0, 1.0), (112.0, 2.0), (121.0, 3.0), (130.0, 9.0)]
+    facts = facts_of(seen, SETTINGS, [])
+    assert {name: one.max for name, one in facts.control.items()} == {"before": 0.1, "during": 0.4, "after": 0.2}
+    assert {name: (one.n, one.max) for name, one in facts.raes.items()} == {
+        "before": (1, 1.0),
+        "during": (1, 2.0),
+        "after": (1, 3.0),
+    }
+
+
+def test_what_one_process_says_of_broken_connections_does_not_undo_what_another_said():
+    whole_crowd = History(PLAN)
+    for number in PLAN.numbers:
+        part = History(PLAN.part(number, number))
+        sent(part, number, 2, 100)
+        part.broken.add(number)
+        whole_crowd.take(part.export())
+    assert not any(whole_crowd.promised(number, 2) for number in PLAN.numbers)
 
 
 def found(example):
@@ -112,7 +130,9 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
         seen.control_history, holes=found("c hole"), disconnects=found("c gone"), leftovers=found("c left")
     )
     seen.told = [
-        told(seen.history, holes=found("hole"), disconnects=found("gone"), leftovers=found("left"), refusals=3)
+        told(
+            seen.history, holes=found("hole"), disconnects=found("gone"), leftovers=found("left"), refusals=3, unsent=6
+        )
     ]
     seen.control_connected = [connected(0, errors=found("c stayed out"))]
     noted(seen.leftovers, "open")
@@ -126,7 +146,8 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
     noted(seen.control_arrivals.reordered, "c order")
     sent(seen.control_history, 3, 2, 100)  # and never came
     seen.history.note_acked(1, 3, 0x87, 200 * S)
-    seen.deaths, seen.cleaned, seen.swept, seen.compared = 2, 1, 4, 2
+    seen.deaths, seen.cleaned, seen.swept, seen.unswept, seen.compared = 2, 1, 4, 5, 2
+    seen.lag_max, seen.sys_before, seen.sys_after = 8, {"retained": 1}, {"retained": 2}
     seen.former = [Former(run="r", started_at="t", host="h")]
     seen.problems = [Reason(name="mine", word="unknown", sentence="x")]
     facts = facts_of(seen, SETTINGS, [Reason(name="other", word="unknown", sentence="x")])
@@ -144,8 +165,22 @@ def test_all_that_was_found_anywhere_is_in_the_facts():
     assert facts.refused.examples == ["canary-0001 seq 3: PUBACK 0x87"]
     assert (facts.worker_deaths, facts.cleaned, facts.swept, facts.rows_compared) == (2, 1, 4, 2)
     assert (facts.probes, facts.probes_expected) == (3, 8)
+    assert (facts.unsent, facts.unswept, facts.lag_max) == (6, 5, 8)
+    assert facts.broker == {"before": {"retained": 1}, "after": {"retained": 2}}
     assert [one.run for one in facts.former] == ["r"]
     assert [one.name for one in facts.problems] == ["mine", "other"]
+
+
+def test_what_nobody_answered_or_took_of_the_control_group_counts_too():
+    seen = whole()
+    sent(seen.control_history, 3, 2, 100)
+    seen.control_history.note_acked(3, 2, 0x97, 101 * S)  # quota exceeded
+    sent(seen.control_history, 3, 3, 101)
+    seen.control_history.note_acked(3, 3, UNANSWERED, 0)
+    seen.control_told = told(seen.control_history, unsent=2)
+    facts = facts_of(seen, SETTINGS, [])
+    assert facts.refused.examples == ["canary-0003 seq 2: PUBACK 0x97"]
+    assert (facts.unsent, facts.unsettled, facts.sent) == (2, 2, 2 * PLAN.slots)
 
 
 def test_of_a_control_group_that_was_cut_off_nothing_is_lost():

@@ -78,6 +78,30 @@ def test_the_usual_is_that_of_well_runs_of_the_same_shape(connection):
     assert found == [{"connect": 0.25, "puback": 0.25, "kafka": 0.25, "row": 0.25}]
 
 
+@pytest.mark.parametrize(
+    "other", [{"clients": 11}, {"ramp": "herd"}, {"profile": "burst"}, {"changes": 9}, {"verdict": "unknown"}]
+)
+def test_the_usual_is_of_the_last_runs_newest_first_and_of_no_other_kind(connection, other):
+    verdict = other.pop("verdict", "pass")
+    for run, changes, age_h in ((A, {}, 3), (B, {}, 2), (C, other, 1)):
+        store.begin(connection, structs.replace(NEW, run=run, **changes))
+        store.end(connection, report(run, "degraded" if run != C else verdict), history_days=90)
+        connection.execute(
+            "UPDATE canary_run SET started_at = now() - %s * INTERVAL '1 hour', p99s = %s::jsonb WHERE run = %s::uuid",
+            (age_h, f'{{"row": {age_h}}}', run),
+        )
+    assert store.baseline(connection, NEW, runs_max=20) == [{"row": 2}, {"row": 3}]
+    assert store.baseline(connection, NEW, runs_max=1) == [{"row": 2}]
+
+
+def test_who_renews_its_lease_keeps_it(connection):
+    assert store.take_lease(connection, A, "one:1")
+    connection.execute("UPDATE canary_state SET lease_until = clock_timestamp() + INTERVAL '1 second'")
+    assert store.renew_lease(connection, A) is None
+    ((left_s,),) = connection.execute("SELECT extract(epoch FROM lease_until - clock_timestamp()) FROM canary_state")
+    assert 1 < left_s <= store.LEASE_S
+
+
 def test_who_never_ended_is_ended_by_the_next_and_is_no_run_that_ended(connection):
     store.begin(connection, NEW)
     store.begin(connection, structs.replace(NEW, run=B))

@@ -68,6 +68,7 @@ def test_each_thing_beyond_its_threshold_fails_by_its_name(changes, name):
         ({"probes": 7}, "probes_unknown"),
         ({"runner_behind_s": 5.1}, "runner_overloaded"),
         ({"runner_behind_s": 5.1, "times": {**GOOD.times, "row": slow(99.0)}}, "runner_overloaded"),
+        ({"runner_behind_s": 5.1, "late": ONE}, "runner_overloaded"),
         ({"problems": (Reason(name="database_unreachable", word="unknown", sentence="x"),)}, "database_unreachable"),
     ],
 )
@@ -90,6 +91,23 @@ def test_what_was_not_proved_is_unknown_and_no_pass(changes, name):
 def test_what_is_odd_but_kept_to_is_degraded(changes, name):
     word, reasons = judge(structs.replace(GOOD, **changes), LIMITS, [])
     assert (word, [reason.name for reason in reasons]) == ("degraded", [name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"disconnects": ONE, "unsettled": 1, "unsent": 2}, "disconnects"),
+        ({"control_disconnects": ONE, "unsettled": 1}, "control_disconnects"),
+        ({"refused": ONE, "unsettled": 1}, "publish_refused"),
+        ({"acl_holes": ONE, "probes": 7}, "acl_hole"),
+        (
+            {"arrived": 0, "cleaned": 0, "problems": (Reason(name="time_box", word="unknown", sentence="x"),)},
+            "time_box",
+        ),
+    ],
+)
+def test_what_explains_the_rest_is_the_only_reason(changes, name):
+    assert [reason.name for reason in judge(structs.replace(GOOD, **changes), LIMITS, [])[1]] == [name]
 
 
 def test_a_few_that_came_meanwhile_are_no_leftovers_of_a_crowd():
@@ -144,6 +162,12 @@ def test_slower_than_usual_is_degraded_once_there_is_a_usual():
     word, reasons = judge(facts, LIMITS, [*usual, {"row": 0.2}])
     assert (word, [reason.name for reason in reasons]) == ("degraded", ["slower_than_usual_row"])
     assert judge(facts, LIMITS, [{"row": 0.5}] * 20)[0] == "pass"
+
+
+def test_an_overloaded_runners_times_are_held_against_no_others():
+    facts = structs.replace(GOOD, runner_behind_s=5.1, times={**GOOD.times, "row": slow(0.9)})
+    word, reasons = judge(facts, LIMITS, [{"row": 0.1}] * 20)
+    assert (word, [reason.name for reason in reasons]) == ("unknown", ["runner_overloaded"])
 
 
 def test_only_as_many_runs_as_configured_make_the_usual():

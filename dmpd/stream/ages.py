@@ -14,7 +14,7 @@ class _Round(NamedTuple):
 
 
 class Ages:
-    """Exact to the records of one round of the parent (20 ms): the first stands for all, from the round's end on."""
+    """Exact to the records of one round of the parent (40 ms): the first stands for all, from the round's end on."""
 
     def __init__(self) -> None:
         self._rounds: deque[_Round] = deque()

@@ -17,6 +17,12 @@ import msgspec
 from dmpd.stream.frames import Position
 
 _PUBLISHED: Final = struct.Struct("<QII")
+_PUBLISHED_BYTES: Final = _PUBLISHED.size
+_RELEASED: Final = struct.Struct(">4sQBI")
+_RELEASED_BYTES: Final = _RELEASED.size
+_RELEASED_TAG: Final = b"\x93\xa1r\xcf"
+_UINT32: Final = 0xCE
+"""A ``ReleasedTo`` in msgpack, its numbers at their full width: the one word that every batch costs."""
 _COMING_MAX: Final = (1 << 32) - 1
 _NOTHING: Final = bytes(struct.calcsize("i"))
 """What the kernel answers when no bytes wait to be read."""
@@ -67,6 +73,9 @@ class ChannelClosedError(Exception):
 Upward = StateChanged | Invalid | Emit | ReleasedTo
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Upward)
+_BUFFER: Final = bytearray(_MESSAGE_BYTES_MAX)
+_BUFFER_VIEW: Final = memoryview(_BUFFER)
+"""Of what the parent receives, by one thread: a fresh one for each word costs more than the word."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -107,20 +116,24 @@ class ParentEnd:
             msgspec.DecodeError: It sent what is no message.
         """
         try:
-            data = self._receive()
+            size_bytes = self._receive()
         except BlockingIOError:
             return None
-        if not data:
+        if size_bytes == _RELEASED_BYTES:
+            tag, frame, mark, nth = _RELEASED.unpack_from(_BUFFER)
+            if tag == _RELEASED_TAG and mark == _UINT32:
+                return ReleasedTo(frame, nth)
+        if not size_bytes:
             raise ChannelClosedError
-        message: Upward = _DECODER.decode(data)
+        message: Upward = _DECODER.decode(_BUFFER_VIEW[:size_bytes])
         return message
 
-    def _receive(self) -> bytes:
+    def _receive(self) -> int:
         try:
-            return self._socket.recv(_MESSAGE_BYTES_MAX)
+            return self._socket.recv_into(_BUFFER)
         except ConnectionResetError:
             # It ended with words of ours unread. Linux says so once, before what it had sent: that comes next.
-            return self._socket.recv(_MESSAGE_BYTES_MAX)
+            return self._socket.recv_into(_BUFFER)
 
     def close(self) -> None:
         self._socket.close()
@@ -136,17 +149,15 @@ class WorkerEnd:
         self.coming = 0
         """Records that Kafka has beyond what is published, as last told; 0 also where the ring takes no more."""
 
-    def published(self, known: int, *, wait: bool, ask: bool = True) -> int:
-        """The newest end of what is published, at least ``known``.
-
-        ``wait`` blocks until the parent says something; ``ask``: it may have said more, else that is left for later.
+    def published(self, known: int, *, wait: bool) -> int:
+        """The newest end of what is published, at least ``known``. ``wait`` blocks until the parent says something.
 
         Raises:
             ChannelClosedError: The parent let go: end.
         """
-        newest = max(known, self._receive()) if wait else known
-        while ask and self._has_words():
-            newest = max(newest, self._receive())
+        newest = max(known, self.next_published()) if wait else known
+        while self._has_words():
+            newest = max(newest, self.next_published())
         return newest
 
     def published_within(self, known: int, timeout_s: float) -> int:
@@ -158,9 +169,10 @@ class WorkerEnd:
     def _has_words(self) -> bool:
         return fcntl.ioctl(self._socket, termios.FIONREAD, _NOTHING) != _NOTHING
 
-    def _receive(self) -> int:
+    def next_published(self) -> int:
+        """What the parent says next, be it older than what is known; blocks. Raises ``ChannelClosedError``."""
         try:
-            data = self._socket.recv(_PUBLISHED.size)
+            data = self._socket.recv(_PUBLISHED_BYTES)
         except ConnectionResetError as error:
             raise ChannelClosedError from error
         if not data:
@@ -171,8 +183,11 @@ class WorkerEnd:
 
     def send(self, message: Upward) -> None:
         """Blocks while the parent does not read. Raises ``ChannelClosedError`` when it is gone."""
+        self._send(_ENCODER.encode(message))
+
+    def _send(self, message: bytes) -> None:
         try:
-            self._socket.send(_ENCODER.encode(message))
+            self._socket.send(message)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ChannelClosedError from error
 
@@ -187,5 +202,5 @@ class WorkerEnd:
             raise ValueError(f"emit of {len(key) + len(value)} bytes, at most {EMIT_BYTES_MAX}")
         self.send(Emit(topic, key, value))
 
-    def released_to(self, position: Position) -> None:
-        self.send(ReleasedTo(position.frame, position.nth))
+    def released_to(self, frame: int, nth: int) -> None:
+        self._send(_RELEASED.pack(_RELEASED_TAG, frame, _UINT32, nth))

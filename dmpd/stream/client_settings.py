@@ -25,7 +25,7 @@ def tuning(settings: StreamSettings) -> dict[str, Any]:
         "queued.min.messages": 5000,
         "queued.max.messages.kbytes": settings.prefetch_bytes_max // 1024,
         "fetch.queue.backoff.ms": 10,  # its default of 1000 costs most of the throughput
-        "fetch.wait.max.ms": 50,  # bounds how late a resume takes effect while others flow
+        "fetch.wait.max.ms": 100,  # how late a resume takes effect while others flow, and how often an idle client asks
         **lingering(settings.linger_ms),
     }
 

@@ -93,6 +93,8 @@ def records(payload: bytes | bytearray | memoryview) -> list[Record]:
     if packed.skipped:
         return []
     first = packed.offsets
+    if packed.headers is None and len(packed.keys) == 1 and isinstance(first, int):
+        return [Record(first, packed.timestamps_ms[0], packed.keys[0], packed.values[0], ())]
     offsets = count(first) if isinstance(first, int) else first
     headers = repeat(()) if packed.headers is None else [own or () for own in packed.headers]
     return list(map(Record, offsets, packed.timestamps_ms, packed.keys, packed.values, headers))

@@ -51,8 +51,8 @@ class Ledger:
         """Next offset to commit: one behind the last record before the frontier."""
         self.released = Position(0, 0)
         self.frontier = Position(0, 0)
-        self.open_records = 0
-        """Records placed that the frontier has not passed."""
+        self.placed_records = 0
+        """Records placed in all."""
         self.passed_records = 0
         """Records that the frontier has passed in all."""
         self.released_records = 0
@@ -74,13 +74,13 @@ class Ledger:
         """
         assert self._published <= position < end, (self._published, position, end)
         assert len(offsets) > 0
-        before, count = self.passed_records + self.open_records, len(offsets)
+        before, count = self.placed_records, len(offsets)
         kept = offsets if isinstance(offsets, range) else array("q", offsets)
         placed = _Placed(position, end, kept, before, skipped)
         self.frames.append(placed)
         self._by_position[position] = placed
         self._published = end
-        self.open_records += count
+        self.placed_records = before + count
         self._unreleased_ends.append((end, before + count))
 
     def release(self, position: Position) -> None:
@@ -131,8 +131,9 @@ class Ledger:
         return len(self._holds) - len(self._ended_holds)
 
     @property
-    def placed_records(self) -> int:
-        return self.passed_records + self.open_records
+    def open_records(self) -> int:
+        """Records placed that the frontier has not passed."""
+        return self.placed_records - self.passed_records
 
     @property
     def is_complete(self) -> bool:
@@ -190,7 +191,6 @@ class Ledger:
         frontier = min(self.released, self._holds[0][0]) if self._holds else self.released
         if frontier <= self.frontier:
             return
-        passed_before = self.passed_records
         before = self.frontier
         while self.frames and self.frames[0].end <= frontier.frame:
             frame = self.frames.popleft()
@@ -198,7 +198,6 @@ class Ledger:
             self._pass(frame, before, len(frame.offsets))
         if frontier.nth:
             self._pass(self.frames[0], before, frontier.nth)
-        self.open_records -= self.passed_records - passed_before
         self.frontier = frontier
 
     def _pass(self, frame: _Placed, before: Position, stop_index: int) -> None:

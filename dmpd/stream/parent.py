@@ -42,7 +42,7 @@ _IDLE_POLL_S: Final = 0.05
 """Also bounds how late a signal or a worker's death is seen; above 0.2 s the client would not wake for signals."""
 _BUSY_POLL_S: Final = 0.005
 """While a ring waits for space or a drain for its end."""
-_ROUND_EVERY_S: Final = 0.02
+_ROUND_EVERY_S: Final = 0.04
 """Between two rounds: what they do is dear where records trickle in (cold caches), and no record waits for it."""
 _BUSY_ROUND_EVERY_S: Final = 0.005
 """The same while a partition waits for space, or something for the producer."""
@@ -50,7 +50,10 @@ _LOOK_EVERY_S: Final = 0.1
 """Between two looks at every partition. Those that get records or whose worker speaks are seen to in each round."""
 _LOOK_AT_REST_EVERY_S: Final = 0.25
 """The same while no record comes, nobody speaks and nothing is on its way: with 48 partitions a look costs 0.5 ms."""
+_WATCH_EVERY_S: Final = 0.5
 _STATUS_EVERY_S: Final = 0.5
+_STATUS_AT_REST_EVERY_S: Final = 1.0
+"""As the look at rest: nothing but the broker's answers, one in two seconds, changes what is shown."""
 _DEGRADED_AFTER_S: Final = 15.0
 _LEAVE_TIMEOUT_S: Final = 5.0
 _REVOKE_COMMIT_S: Final = 0.2
@@ -113,7 +116,7 @@ class Parent:
         self._placed: set[Partition] = set()
         """Those that got records since the last round."""
         self._is_all_paused = self._waits_for_space = False
-        self._status_at_s = 0.0
+        self._watch_at_s = self._status_at_s = 0.0
 
     def run(self) -> int:
         """Process until a stop is asked for and everything fetched is done; returns the exit code.
@@ -158,13 +161,17 @@ class Parent:
             self._look_after_all(now_s)
             self._look_at_s = now_s + (_LOOK_AT_REST_EVERY_S if self._is_at_rest else _LOOK_EVERY_S)
         else:
-            self._settle(self._placed.union(spoken), now_s)
+            changed = self._placed.union(spoken)
+            if changed:
+                self._settle(changed, now_s)
         self._placed.clear()
         is_busy = self._waits_for_space or self._outgoing.backlog > 0
         self._round_at_s = now_s + (_BUSY_ROUND_EVERY_S if is_busy else _ROUND_EVERY_S)
-        if now_s - self._status_at_s >= _STATUS_EVERY_S:
-            self._status_at_s = now_s
+        if now_s >= self._watch_at_s:
+            self._watch_at_s = now_s + _WATCH_EVERY_S
             self._keep_watch(now_s)
+        if now_s >= self._status_at_s:
+            self._status_at_s = now_s + (_STATUS_AT_REST_EVERY_S if self._is_at_rest else _STATUS_EVERY_S)
             self._report(now_s)
 
     @property

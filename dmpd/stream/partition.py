@@ -131,7 +131,8 @@ class Partition:
     def tell_worker(self) -> None:
         """Tell the worker, if there is one, what it may read."""
         if self.life is not None:
-            self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max, self._coming)
+            coming = self._coming if self.log_end else 0
+            self.life.tell_published(self.ring.published, self.suspicion.width or self._batch_records_max, coming)
 
     def expect_no_more(self) -> None:
         """Nothing is fetched from now on: a worker that waits for more may begin with what there is."""

@@ -22,6 +22,8 @@ _HEADER: Final = struct.Struct("<II")
 _HEADER_BYTES: Final = _HEADER.size
 _ALIGNMENT: Final = 8
 _PADDING_LENGTH: Final = 0xFFFF_FFFF
+_UINT32_MAX: Final = 0xFFFF_FFFF
+_SALT: Final = 0x5A5A_A5A5
 
 
 class RingCorruptedError(Exception):
@@ -54,8 +56,11 @@ def frame_bytes(payload_bytes: int) -> int:
 
 
 def _check(position: int, length: int) -> int:
-    """Ties a header to its position, so that what an earlier lap left is not taken for a frame."""
-    return (position // _ALIGNMENT ^ length ^ 0x5A5A_A5A5) & 0xFFFF_FFFF
+    """Ties a header to its position, so that what an earlier lap left is not taken for a frame.
+
+    ``read`` and ``write`` do the same in place, as they do ``frame_bytes``: a record that comes alone pays for calls.
+    """
+    return (position // _ALIGNMENT ^ length ^ _SALT) & _UINT32_MAX
 
 
 class Ring:
@@ -85,24 +90,23 @@ class Ring:
             RingCorruptedError: No frame begins there.
         """
         capacity, view = self.capacity_bytes, self._view
-        length, check = self._header(position)
-        if length == _PADDING_LENGTH:
-            position += capacity - position % capacity
-            length, check = self._header(position)
-        start = position % capacity + _HEADER_BYTES
-        end = start + length
-        if check != _check(position, length) or end > capacity:
-            raise RingCorruptedError(position, length, check)
-        return view[start:end], position, position + frame_bytes(length)
-
-    def _header(self, position: int) -> tuple[int, int]:
-        index = position % self.capacity_bytes
+        index = position % capacity
         if index % _ALIGNMENT:
             raise RingCorruptedError(position, -1, -1)
-        length, check = _HEADER.unpack_from(self._view, index)
-        if length == _PADDING_LENGTH and check != _check(position, length):
+        length, check = _HEADER.unpack_from(view, index)
+        if check != (position // _ALIGNMENT ^ length ^ _SALT) & _UINT32_MAX:
             raise RingCorruptedError(position, length, check)
-        return length, check
+        if length == _PADDING_LENGTH:
+            return self.read(position + capacity - index)
+        start = index + _HEADER_BYTES
+        end = start + length
+        if end > capacity:
+            raise RingCorruptedError(position, length, check)
+        return (
+            view[start:end],
+            position,
+            position + (length + _HEADER_BYTES + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT,
+        )
 
     def _write_padding(self, position: int) -> None:
         index = position % self.capacity_bytes
@@ -129,7 +133,7 @@ class RingProducer(Ring):
     def write(self, payload: bytes | bytearray) -> int | None:
         """Append a frame. Returns its position, or None (and nothing changes) if it does not fit now."""
         length = len(payload)
-        size = frame_bytes(length)
+        size = (length + _HEADER_BYTES + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
         position, capacity = self.published, self.capacity_bytes
         index = position % capacity
         padding = capacity - index if size > capacity - index else 0
@@ -141,7 +145,7 @@ class RingProducer(Ring):
         start = index + _HEADER_BYTES
         view = self._view
         view[start : start + length] = payload
-        _HEADER.pack_into(view, index, length, _check(position, length))
+        _HEADER.pack_into(view, index, length, (position // _ALIGNMENT ^ length ^ _SALT) & _UINT32_MAX)
         self.published = position + size
         return position
 

@@ -34,6 +34,8 @@ _BULK_WAIT_MIN_S: Final = 0.1
 _BULK_COMING_WAIT_MIN_S: Final = 2.0
 """Where Kafka is known to have more: it is late already, and each fold over all of it saves writing its rows again."""
 _BULK_WAIT_MAX_S: Final = 3.0
+_ALONE_BYTES: Final = 16 * 1024
+"""A frame larger than this is taken for more than one record, unread."""
 _ONE_FRAME_BYTES: Final = 1
 """Of the first batch: how fast it was decides how much is let in, so it is to be over soon. Less than a frame says
 nothing of that."""
@@ -66,7 +68,12 @@ class BatchReader:
         self.bytes_max: Final = bounds.bytes_max
         self._cut: tuple[int, list[Record]] | None = None
         """A frame of which only a part was taken, and where it lies."""
-        self.position = start
+        self.frame, self.nth = start
+        """Where the next batch begins."""
+
+    @property
+    def position(self) -> Position:
+        return Position(self.frame, self.nth)
 
     def take(self, published: int, records_max: int | None = None, bytes_max: int | None = None) -> list[_Span]:
         """The next batch of what lies before ``published``, which is beyond ``position``. May be without records.
@@ -82,7 +89,7 @@ class BatchReader:
             records_left = records_max
         if bytes_max is not None and bytes_max < bytes_left:
             bytes_left = bytes_max
-        frame, nth = self.position
+        frame, nth = self.frame, self.nth
         while frame < published and records_left > 0:
             payload, at, end = self._ring.read(frame)
             if spans and len(payload) > bytes_left:
@@ -102,8 +109,25 @@ class BatchReader:
                 nth += len(chosen)
                 break
             frame, nth = end, 0
-        self.position = Position(frame, nth)
+        self.frame, self.nth = frame, nth
         return spans
+
+    def take_alone(self, published: int) -> list[Record] | None:
+        """The record that is alone before ``published``; None = more are there. Empty = it is not for the handler.
+
+        Nothing that ``take`` would not give too, in half the steps: where records trickle in each batch is this, and
+        caches are cold. No bound and no wait for bulk has a say in it.
+        """
+        if self.nth:
+            return None
+        payload, at, end = self._ring.read(self.frame)
+        if end != published or at != self.frame or len(payload) > _ALONE_BYTES:
+            return None
+        records = self._decoded(at, payload)
+        if len(records) > 1:
+            return None
+        self.frame = end
+        return records
 
     def _decoded(self, at: int, payload: memoryview) -> list[Record]:
         if self._cut is not None and self._cut[0] == at:
@@ -116,12 +140,16 @@ class BatchReader:
 
 
 class _ChannelOutput:
-    """What the handler may say, during one call of ``handle``."""
+    """What the handler may say, during one call of ``handle``, after ``begin``."""
 
-    def __init__(self, channel: WorkerEnd, spans: Sequence[_Span]) -> None:
+    def __init__(self, channel: WorkerEnd, spans: Sequence[_Span] = ()) -> None:
         self._channel = channel
         self._spans = spans
         self._positions: dict[int, Position] | None = None
+
+    def begin(self, spans: Sequence[_Span]) -> None:
+        self._spans = spans
+        self._positions = None
 
     def invalid(self, record: Record, reason: str, detail: str = "") -> None:
         if self._positions is None:
@@ -171,31 +199,37 @@ def run(
 
 
 def _work(handler: Handler, channel: WorkerEnd, reader: BatchReader) -> None:
-    published = reader.position.frame
+    published = frame = reader.position.frame
     most_bytes = reader.bytes_max * 15 // 16  # beyond that a frame may not fit any more
     is_first, is_quick, unasked, busy_s = True, False, 0, 0.0
+    output, clock_s = _ChannelOutput(channel), time.monotonic
     while True:
-        is_behind = published > reader.position.frame
-        if is_behind or not is_quick or unasked == _UNASKED_MAX:
-            unasked = 0
+        if published > frame or not is_quick or unasked == _UNASKED_MAX:
+            published, unasked = channel.published(published, wait=published <= frame), 0
         else:
-            unasked += 1
-        published = channel.published(published, wait=not is_behind, ask=unasked == 0)
-        if published <= reader.position.frame:
+            published, unasked = max(published, channel.next_published()), unasked + 1
+        if published <= frame:
             continue
-        wanted_bytes = getattr(handler, "batch_bytes_wanted", 0)
-        if wanted_bytes and is_first:
-            wanted_bytes = _ONE_FRAME_BYTES
-        elif wanted_bytes:
-            wanted_bytes = min(wanted_bytes, most_bytes)
-            published = _while_bulk_comes(channel, published, reader.position.frame, wanted_bytes, busy_s)
-        began_s = time.monotonic()
-        spans = reader.take(published, channel.records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
-        batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
+        began_s = clock_s()
+        batch = reader.take_alone(published)
+        if batch is not None:
+            output.begin([_Span(frame, 0, batch)])
+        else:
+            wanted_bytes = getattr(handler, "batch_bytes_wanted", 0)
+            if wanted_bytes and is_first:
+                wanted_bytes = _ONE_FRAME_BYTES
+            elif wanted_bytes:
+                wanted_bytes = min(wanted_bytes, most_bytes)
+                published = _while_bulk_comes(channel, published, frame, wanted_bytes, busy_s)
+                began_s = clock_s()
+            spans = reader.take(published, channel.records_max, wanted_bytes if 0 < wanted_bytes < most_bytes else None)
+            batch = spans[0].records if len(spans) == 1 else [record for span in spans for record in span.records]
+            output.begin(spans)
         if batch:
-            handler.handle(batch, _ChannelOutput(channel, spans))
-        channel.released_to(reader.position)
-        took_s = time.monotonic() - began_s
+            handler.handle(batch, output)
+        frame = reader.frame
+        channel.released_to(frame, reader.nth)
+        took_s = clock_s() - began_s
         busy_s = _BULK_WAIT_MAX_S if is_first else took_s  # the parent is about to let in what its speed allows
         is_first, is_quick = False, took_s < _QUICK_S
 

@@ -138,7 +138,7 @@ def _read_columns(end: WorkerEnd, ring: RingConsumer) -> int:
             while position < published:
                 payload, _, position = ring.read(position)
                 seen += len(frames.decode(payload).values)
-            end.released_to(Position(position, 0))
+            end.released_to(position, 0)
     except ChannelClosedError:
         return seen
 
@@ -151,7 +151,7 @@ def _read_records(end: WorkerEnd, ring: RingConsumer) -> int:
         while True:
             published = end.published(published, wait=published <= reader.position.frame)
             seen += sum(len(span.records) for span in reader.take(published))
-            end.released_to(reader.position)
+            end.released_to(*reader.position)
     except ChannelClosedError:
         return seen
 

@@ -10,6 +10,8 @@ from dmpd.runtime.kafka_memory import MemoryProducer
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import drain as drain_module
+from dmpd.stream import gathering as gathering_module
+from dmpd.stream import intake as intake_module
 from dmpd.stream import parent as parent_module
 from dmpd.stream import partition as partition_module
 from dmpd.stream import worker_life
@@ -56,8 +58,8 @@ class Simulation:
         self.callback_between, self.kills, self.frozen_turns, self.workers_stand = [], 0, 0, False
         self.consumers, self._moved = [], True
         self.markers_at_the_end, self.consume_max = 0, 1000
-        clock = SimpleNamespace(monotonic=lambda: self.now_s)
-        for module in (parent_module, workers_module, drain_module):
+        clock = SimpleNamespace(monotonic=lambda: self.now_s, sleep=lambda _: None)
+        for module in (parent_module, workers_module, drain_module, intake_module):
             monkeypatch.setattr(module, "time", clock)
         for module in (parent_module, partition_module, workers_module):  # their jitter is the seed's too
             monkeypatch.setattr(module, "random", self.dice)
@@ -65,6 +67,9 @@ class Simulation:
         monkeypatch.setattr(parent_module, "exit_now", self._exit)
         monkeypatch.setattr(parent_module, "StreamConsumer", self._connect)
         monkeypatch.setattr(parent_module, "_STATUS_EVERY_S", 2.0)
+        monkeypatch.setattr(parent_module, "_WATCH_EVERY_S", 2.0)
+        pauses_s = (0.0, 2 * TURN_S, 8 * TURN_S) if values is None else (0.0,)
+        monkeypatch.setattr(gathering_module, "PAUSE_S", random.Random(seed).choice(pauses_s))
         monkeypatch.setattr(worker_life.signal, "pidfd_send_signal", self.server.kill)
         monkeypatch.setattr(worker_life.death, "oom_kills", int)
         monkeypatch.setattr(workers_module, "wait", self._wait)

@@ -64,7 +64,7 @@ class SimWorker:
         late = [r for s in self.batch for r in s.records if r.value.startswith(b"bad")] if self.verdict_late else ()
         output = _ChannelOutput(self.end, self.batch)
         self.batch, self.is_done = None, False
-        self.end.released_to(self.reader.position)
+        self.end.released_to(*self.reader.position)
         self.sim.server.said_released[self.ring_fd] = self.reader.position
         for record in late:
             output.invalid(record, "bad")
@@ -74,7 +74,7 @@ class SimWorker:
         if self.published > self.reader.position.frame:
             self.batch = self.reader.take(self.published, self.end.records_max)
             if self.release_early:
-                self.end.released_to(self.reader.position)
+                self.end.released_to(*self.reader.position)
 
     def _handle(self):
         if self.sim.sink_fails():

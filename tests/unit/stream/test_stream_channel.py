@@ -1,9 +1,12 @@
 """The channel of one worker life: words keep their order, and none is lost at its end."""
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dmpd.stream import channel
 from dmpd.stream.channel import EMIT_BYTES_MAX, ChannelClosedError, ParentEnd, ReleasedTo, StateChanged, WorkerEnd, pair
-from dmpd.stream.frames import Position
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def test_what_a_worker_said_is_read_to_the_end_whatever_it_left_unread(ends, unr
     for _ in range(unread):
         assert parent.publish(64, 5, 7)
     worker.state("ready")
-    worker.released_to(Position(8, 1))
+    worker.released_to(8, 1)
     its_socket.close()
     assert parent.receive() == StateChanged("ready", "")
     assert parent.receive() == ReleasedTo(8, 1)
@@ -66,3 +69,27 @@ def test_the_largest_record_that_may_be_emitted_fits(ends):
     assert len(message.value) == EMIT_BYTES_MAX - 1
     with pytest.raises(ValueError, match="at most"):
         worker.emit("t", b"k", bytes(EMIT_BYTES_MAX))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+def test_a_release_is_the_message_that_it_stands_for(frame, nth):
+    """It is packed by hand on one side and read by hand on the other: in between it is what ``Upward`` says."""
+    ours, theirs = pair()
+    try:
+        WorkerEnd(theirs).released_to(frame, nth)
+        word = ours.recv(100)
+        assert channel._DECODER.decode(word) == ReleasedTo(frame, nth)
+        theirs.send(word)
+        theirs.send(channel._ENCODER.encode(ReleasedTo(frame, nth)))
+        parent = ParentEnd(ours)
+        assert (parent.receive(), parent.receive()) == (ReleasedTo(frame, nth), ReleasedTo(frame, nth))
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def test_nonsense_as_long_as_a_release_is_none(ends):
+    parent, _, its_socket = ends
+    its_socket.send(channel._RELEASED.pack(channel._RELEASED_TAG, 8, 0, 1))
+    with pytest.raises(msgspec.DecodeError):
+        parent.receive()

@@ -5,6 +5,7 @@ from confluent_kafka import Message
 
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
+from dmpd.stream import intake as intake_module
 from dmpd.stream import parent as parent_module
 from dmpd.stream.invalid_window import Verdicts
 from dmpd.stream.parent import Parent
@@ -181,3 +182,27 @@ def test_a_partition_that_is_begun_anew_while_draining_is_not_fetched(parent, mo
     parent._begin_drain(10.0)
     parent.reset(0, cause="ring_corrupted", detail="", now_s=10.0, by_seek=by_seek)
     assert told[-2:] == [("start", 0), ("pause", 0)]
+
+
+def test_a_few_records_of_different_partitions_need_no_sorting(parent, monkeypatch):
+    monkeypatch.setattr(intake_module, "by_partition", None)
+    parent._consumer.first = record(0, 5)
+    parent._consumer.rest = [record(1, 0)]
+    placed_in = parent._fetch_or_rebuild(0.0)
+    assert [partition.number for partition in placed_in] == [0, 1]
+    assert (placed(parent, 0), placed(parent, 1)) == (1, 1)
+
+
+def test_what_comes_after_a_pause_is_judged_as_strictly(parent, monkeypatch):
+    """Then nothing is polled for: the one call that gives records may also change assignments."""
+    monkeypatch.setattr(parent._intake._gathering, "wait_s", lambda _: 1e-6)
+
+    def rebalance():
+        parent.on_revoked([0])
+        parent.on_assigned({0: 3})
+
+    parent._consumer.rest = [record(0, 5), record(1, 0)]
+    parent._consumer.during_consume = rebalance
+    parent._fetch_or_rebuild(0.0)
+    assert (placed(parent, 0), placed(parent, 1)) == (0, 1)
+    assert parent._consumer.sought == [(0, 3)]

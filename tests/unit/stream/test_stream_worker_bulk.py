@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dmpd.stream import frames, ring, worker
-from dmpd.stream.channel import ChannelClosedError, ParentEnd, WorkerEnd, pair
+from dmpd.stream.channel import ChannelClosedError, Invalid, ParentEnd, WorkerEnd, pair
 from dmpd.stream.frames import Frame, Position
 
 BULK = worker._BULK_BYTES
@@ -151,3 +151,68 @@ def batches(handler, filled, count):
 def test_a_handler_is_given_no_more_than_it_wants_at_the_time(filled):
     """But for the first, which is narrow."""
     assert batches(Wanting(), filled, 3) == [[0], [1, 2], [3, 4, 5, 6, 7]]
+
+
+@pytest.fixture
+def lone():
+    """A ring that a reader reads, and its producer."""
+    fd = ring.create_memory(1 << 16)
+    yield ring.RingProducer(fd), worker.BatchReader(ring.RingConsumer(fd), Position(0, 0), worker.Bounds(100, 1 << 15))
+    os.close(fd)
+
+
+def frame_of(*offsets, value=b"x", headers=None, skipped=False):
+    count = len(offsets)
+    return frames.encode(Frame(list(offsets), [0] * count, [b"k"] * count, [value] * count, headers, skipped))
+
+
+def test_a_record_that_is_alone_is_taken_whole_and_everything_else_is_left(lone):
+    producer, reader = lone
+    producer.write(frame_of(0))
+    assert [record.offset for record in reader.take_alone(producer.published)] == [0]
+    assert reader.position == (producer.published, 0)
+    for left in (frame_of(1, 2), frame_of(3, value=b"x" * (worker._ALONE_BYTES + 1))):
+        before = reader.position
+        producer.write(left)
+        assert reader.take_alone(producer.published) is None
+        assert reader.position == before
+        reader.take(producer.published)
+    producer.write(frame_of(4))
+    producer.write(frame_of(5))
+    assert reader.take_alone(producer.published) is None
+    assert [span.records[0].offset for span in reader.take(producer.published)] == [4, 5]
+    producer.write(frame_of(6, skipped=True))
+    assert reader.take_alone(producer.published) == []
+    assert reader.position == (producer.published, 0)
+
+
+def test_the_rest_of_a_frame_is_no_lone_record(lone):
+    producer, reader = lone
+    producer.write(frame_of(0, 1))
+    reader.take(producer.published, 1)
+    assert reader.take_alone(producer.published) is None
+    assert [record.offset for span in reader.take(producer.published) for record in span.records] == [1]
+
+
+def test_lone_records_are_read_all_around_the_ring(lone):
+    producer, reader = lone
+    for offset in range(500):
+        assert producer.write(frame_of(offset, value=b"x" * (offset * 37 % 900), headers=[[("h", b"1")]])) is not None
+        found = reader.take_alone(producer.published)
+        if found is None:  # behind a padding
+            [span] = reader.take(producer.published)
+            found = span.records
+        assert [(one.offset, one.headers) for one in found] == [(offset, [("h", b"1")])]
+        producer.free_to(reader.position.frame)
+
+
+def test_a_verdict_names_the_lone_record(ends):
+    parent, end = ends
+    output = worker._ChannelOutput(end)
+    for offset in (3, 4):
+        [record] = frames.records(frame_of(offset))
+        output.begin([worker._Span(8 * offset, 0, [record])])
+        output.invalid(record, "bad")
+        assert parent.receive() == Invalid(8 * offset, 0, "bad", "")
+    with pytest.raises(ValueError, match="offset 3 is not of this batch"):
+        output.invalid(frames.records(frame_of(3))[0], "bad")

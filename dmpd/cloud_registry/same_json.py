@@ -1,6 +1,8 @@
 """Whether two JSON texts mean the same: a database gives a value back in another spelling than it got. Pure."""
 
 from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -9,12 +11,15 @@ from dmpd.model.record import DeviceRecord
 
 Attributes = Mapping[str, Raw]
 
+_decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+"""Numbers exactly, as a database keeps them: it gives ``1e23`` back as an integer, which is no double."""
+
 
 def same_json(a: Raw, b: Raw) -> bool:
     """Equal as JSON: members in any order, numbers by value, ``true`` is not 1."""
     if bytes(a) == bytes(b):
         return True
-    return _same(msgspec.json.decode(a), msgspec.json.decode(b))
+    return _same(_decode(a), _decode(b))
 
 
 def same_record(a: DeviceRecord, b: DeviceRecord) -> bool:

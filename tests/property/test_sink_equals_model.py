@@ -21,7 +21,8 @@ pytestmark = pytest.mark.services
 
 SESSIONS = [session_id(number) for number in (1, 2, 3)]
 STATES = ("online", "asleep", "offline")
-VALUES = ("null", "0", "1", "true", '"ä\\u00e9 \\"x\\""', '{"b": [1.5, null, {}], "a": 1}', "-1e3", '""', "[]")
+VALUES = ("null", "0", "1", "true", '"ä\\u00e9 \\"x\\""', '{"b": [1.5, null, {}], "a": 1}', "-1e3", '""', "[]",
+          "1e23", "[1e308]", "12345678901234567e3", "0.10000000000000000000001")  # fmt: skip
 _numbers = itertools.count(1)
 
 

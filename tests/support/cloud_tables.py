@@ -4,6 +4,7 @@ each other. Times of the database's own clock and the place of a record stand ap
 
 import json
 from datetime import datetime
+from fractions import Fraction
 
 import msgspec
 
@@ -77,15 +78,8 @@ def places(connection, raes):
 
 def same(text):
     """Equal for two JSON texts if and only if they mean the same: ``true`` is not 1, 1.0 is 1."""
-    return json.dumps(_plain(json.loads(text)), sort_keys=True)
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return list(map(_plain, value))
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    value = json.loads(text, parse_int=Fraction, parse_float=Fraction)
+    return json.dumps(value, sort_keys=True, default=lambda number: {"number": str(number)})
 
 
 class ModelTables:

@@ -15,7 +15,9 @@ from dmpd.model.record import Interface, RecordPatch
 from tests.support.messages import AT, change, checkpoint, closed, session_id
 
 STATES = ("online", "asleep", "offline")
-VALUES = ("null", "0", "1", "true", '"\\u00e9 \\"x\\""', '{"b": [1.5, null, {}], "a": 1}', "-1e3", '""', "[]")
+VALUES = ("null", "0", "1", "true", '"\\u00e9 \\"x\\""', '{"b": [1.5, null, {}], "a": 1}', "-1e3", '""', "[]",
+          "1e23", "1.50", "12345678901234567e3", "0.10000000000000000000001")  # fmt: skip
+"""Also numbers that are no double, and such as a database spells anew."""
 SESSIONS = [session_id(number) for number in (1, 2, 3)]
 _FIRST, _LAST = session_id(0), session_id(9)
 

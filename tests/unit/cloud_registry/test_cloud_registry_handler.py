@@ -94,6 +94,18 @@ def test_the_same_again_writes_nothing(connection, handler):
     assert connection.execute(versions).fetchall() == before
 
 
+@pytest.mark.parametrize("number", ["1e22", "1e23", "12345678901234567e3", "1e308", "0e9", "-0.0", "7e-320", "1.50e1"])
+def test_a_number_that_the_database_spells_anew_is_the_same_again(connection, handler, postgres, number):
+    message = checkpoint(1, DeviceRecord(state="online", attributes={"a": Raw(number.encode())}), seq=1)
+    hand(handler, message)
+    versions = "SELECT xmin::text, applied_at FROM device_session"
+    before = connection.execute(versions).fetchall()
+    hand(handler, message)
+    with contextlib.closing(make_handler(postgres)) as other:  # remembers nothing: it compares with what is stored
+        hand(other, message, start=3)
+    assert connection.execute(versions).fetchall() == before
+
+
 @pytest.mark.parametrize(
     "second",
     [

@@ -122,6 +122,19 @@ def test_a_time_that_cannot_be_is_that_of_the_look(postgres):
         assert watch._written_s(1e9 + now_s - ago_s, now_s) == now_s
 
 
+def test_a_row_that_is_seen_again_keeps_its_time(postgres, rows, stepping):
+    watch = DatabaseWatch(postgres, plan=PLAN, others=list)
+    with contextlib.closing(connect(postgres, application="test")) as connection:
+        connection.autocommit = True
+        rows.write(1)
+        watch._look(connection)
+        first = dict(watch.applied_ns)
+        assert list(first) == [(1, 1)]
+        stepping.step(3600.0)
+        watch._look(connection)
+        assert watch.applied_ns == first
+
+
 def test_a_lost_connection_is_made_again_and_no_row_is_missed(watch, rows):
     for number in PLAN.numbers:
         rows.write(number)

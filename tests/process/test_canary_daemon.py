@@ -11,6 +11,7 @@ import pytest
 from dmpd.canary import daemon, store
 from dmpd.canary.settings import CanarySettings
 from dmpd.cli.canary import once_command
+from dmpd.runtime.database import DatabaseUnreachableError
 from dmpd.runtime.health import fetch
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import DatabaseSettings
@@ -154,6 +155,22 @@ async def test_a_run_that_cannot_begin_is_tried_again_an_interval_later_and_not_
         await one._turn(asyncio.get_running_loop().create_future())
     assert ended == [1]
     assert 10_000 < one._due_in_s <= 10_800
+
+
+@async_test
+async def test_without_its_database_it_is_degraded_and_an_alarm_says_who_disabled_it(monkeypatch):
+    def gone():
+        raise DatabaseUnreachableError("connection refused\n")
+
+    lifecycle = Lifecycle("canary")
+    one = daemon._Daemon(CanarySettings(), database=DatabaseSettings(), command=["false"], lifecycle=lifecycle)
+    monkeypatch.setattr(one, "_look", gone)
+    await one._turn(asyncio.get_running_loop().create_future())
+    assert (lifecycle.state, lifecycle.reason) == ("degraded", "the database does not answer: connection refused")
+    assert one._alarm() is None
+    one._state = store.State(enabled=False, changed_by="me", why="tests")
+    one._began_s -= 20_000
+    assert one._alarm().endswith("; disabled by me: tests")
 
 
 def test_what_the_daemon_starts_is_a_run_of_this_dmpd(tmp_path):

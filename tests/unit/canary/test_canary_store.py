@@ -1,11 +1,15 @@
 """The lease, the switch and the history, on a real database."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from msgspec import structs
 
 from dmpd.canary import store
 from dmpd.canary.report import Counted, Facts
+from dmpd.canary.run import BusyError, DisabledError, _begin, _save_once
+from dmpd.canary.settings import CanarySettings
 from dmpd.canary.summary import summarize
 from tests.support.canary_reports import new_run, report_of
 from tests.support.rows import migrated
@@ -132,3 +136,24 @@ def test_open_device_sessions_of_canaries_are_found_and_no_others(connection):
     connection.execute(insert.format("now()"), ("canary-0004", B))
     connection.execute(insert.format("NULL"), ("R-1", C))
     assert [(one.number, one.session) for one in store.open_sessions(connection)] == [(3, A)]
+
+
+def test_a_run_begins_with_the_lease_above_every_epoch_and_tells_of_who_never_ended(connection, postgres):
+    """However far a clock was set back: rows of an older epoch would win over this run's."""
+    platform = SimpleNamespace(database=postgres)
+
+    def begin(run):
+        return _begin(CanarySettings(), platform, run, "h:1", "hand", 7)
+
+    store.begin(connection, structs.replace(NEW, epoch=1 << 50))
+    new, (former,) = begin(B)
+    assert (new.epoch, new.seed, former.run) == ((1 << 50) + 1, 7, A)
+    with pytest.raises(BusyError, match=B):
+        begin(C)
+    _save_once(platform, report(B), 90)
+    new, former = begin(C)
+    assert (new.epoch, former) == ((1 << 50) + 2, [])
+    _save_once(platform, report(C), 90)
+    store.set_enabled(connection, enabled=False, who="me", why="a deployment")
+    with pytest.raises(DisabledError, match="disabled by me: a deployment"):
+        begin(A)

@@ -40,7 +40,7 @@ class StreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Most bytes that the Kafka client holds before we take them, all partitions together."""
     linger_ms: Annotated[int, Meta(ge=0, le=1000)] = 0
     """Let Kafka gather records for up to this long before it gives them (until there are 64 KiB, per broker): fewer and
-    wider batches for less CPU, at the price of latency. 0 = every record at once (within 1.5 ms,
+    wider batches for less CPU, at the price of latency. 0 = every record at once (within 1.25 ms,
     where they come thick). What waits in bulk never waits."""
     commit_records: PositiveInt = 1000
     """Commit after this many records, or after ``commit_interval_s``, whichever is first."""

@@ -380,6 +380,8 @@ def test_a_worker_ignores_the_groups_signals_and_holds_no_foreign_descriptor(tmp
             "socket",
         ]
         assert "librdkafka" not in Path(f"/proc/{worker}/maps").read_text()
+        assert os.sched_getscheduler(worker) == os.SCHED_BATCH
+        assert os.sched_getscheduler(parent_of(parent_of(worker))) == os.SCHED_OTHER  # it is not to wait for anybody
 
 
 def test_retention_that_overtakes_is_survived_and_told(tmp_path, cluster, producer):

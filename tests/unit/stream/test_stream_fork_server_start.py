@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmpd.runtime.settings import LogSettings
+from dmpd.stream import fork_server
 from dmpd.stream.fork_server import ForkServer, ForkServerError, Hello
 from dmpd.stream.settings import StreamSettings
 from dmpd.stream.workers import Workers
@@ -40,3 +41,12 @@ def test_it_is_tried_again_with_backoff(monkeypatch):
     assert len(tries) == 1
     workers.tend([], 100.0)
     assert len(tries) == 2
+
+
+def test_a_sandbox_that_forbids_a_scheduling_costs_no_worker(monkeypatch, caplog):
+    def forbidden(*_):
+        raise PermissionError("seccomp")
+
+    monkeypatch.setattr(fork_server.os, "sched_setscheduler", forbidden)
+    fork_server._interrupt_nobody()
+    assert "seccomp" in caplog.text

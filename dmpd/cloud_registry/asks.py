@@ -1,7 +1,8 @@
 """What RAEs have to be told because of what they sent: ``epoch.raise`` and ``forget``. Pure.
 
 The model's verdicts say so while a batch is judged; after it the worker emits one request for each, and not again
-before its backoff is over, so that a replay of a million old records is a handful of requests.
+before its backoff is over, so that a replay of a million old records is a handful of requests. What the bucket has no
+token for waits, and each RAE has its turn: one that never stops asking for more costs the others one turn in theirs.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
 from dmpd.cloud_registry.ask_book import AskBook
+from dmpd.cloud_registry.turns import Turns
 from dmpd.model.apply import EpochRaise
 from dmpd.model.codec import encode
 from dmpd.model.requests import REGISTRY, EpochRaiseArgs, ForgetArgs, request
@@ -18,10 +20,9 @@ from dmpd.runtime.token_bucket import TokenBucket
 FIRST_S: Final = 60.0
 MAX_S: Final = 3600.0
 PER_S: Final = 10.0
-"""Of one worker. What is over it is not asked: the RAE goes on sending what asks for it."""
+"""Of one worker. What is over it waits for its turn, within the bounds of ``Turns``: what finds no room there is not
+asked, the RAE goes on sending what asks for it."""
 BURST: Final = 50.0
-PENDING_MAX: Final = 10_000
-"""Of one batch; beyond it they are left to the next time."""
 
 
 class Judged(Protocol):
@@ -42,36 +43,27 @@ class Asks:
     """Of one batch: told of every verdict, however often (a transaction may run twice)."""
 
     def __init__(self) -> None:
-        self._raises: dict[str, EpochRaise] = {}
-        self._forgets: dict[tuple[str, str], None] = {}
+        self._things: Turns[EpochRaise | None] = Turns()
 
     def take(self, rae: str, verdict: Judged) -> None:
         """Note what ``verdict``, of a message of ``rae``, asks for; of several epochs the highest ones count."""
         told = verdict.epoch_raise
         if told is None:
             return
-        known = self._raises.get(rae)
-        if known is None:
-            if len(self._raises) < PENDING_MAX:
-                self._raises[rae] = told
-        elif (told.refused, told.above) > (known.refused, known.above):
-            self._raises[rae] = told
+        known = self._things.get(rae, RAE_SESSION)
+        if known is None or (told.refused, told.above) > (known.refused, known.above):
+            self._things.put(rae, RAE_SESSION, told)
 
     def forget(self, rae: str, session: str) -> None:
         """``rae`` shows that it holds ``session``, which ended here."""
-        if len(self._forgets) < PENDING_MAX:
-            self._forgets[rae, session] = None
+        self._things.put(rae, session, None)
 
-    @property
-    def raises(self) -> Iterator[tuple[str, EpochRaise]]:
-        return iter(self._raises.items())
+    def __iter__(self) -> Iterator[tuple[str, str, EpochRaise | None]]:
+        """``(rae, session, None)``: to forget; ``(rae, "rae", …)``: to raise its epoch."""
+        return iter(self._things)
 
-    @property
-    def forgets(self) -> Iterator[tuple[str, str]]:
-        return iter(self._forgets)
-
-    def __bool__(self) -> bool:
-        return bool(self._raises or self._forgets)
+    def __len__(self) -> int:
+        return len(self._things)
 
 
 class Teller:
@@ -81,21 +73,32 @@ class Teller:
         self._new_id = new_id
         self._book: AskBook[tuple[str | int, ...]] = AskBook(first_s=FIRST_S, max_s=MAX_S, random=random)
         self._bucket = TokenBucket(PER_S, burst=BURST)
+        self._waiting: Turns[EpochRaise | None] = Turns()
 
     def due(self, asks: Asks, *, now_s: float, at: datetime) -> Iterator[ToSay]:
-        """The requests to make now; each counts as asked."""
-        for rae, told in asks.raises:
-            if self._may(("epoch.raise", rae, told.refused, told.above), now_s):
-                args = EpochRaiseArgs(refused=told.refused, above=told.above)
-                built = request("epoch.raise", rae=rae, request_id=self._new_id(), at=at, args=args)
-                yield ToSay(cmd_topic(rae, RAE_SESSION, REGISTRY).encode(), encode(built))
-        for rae, session in asks.forgets:
-            if self._may(("forget", rae, session), now_s):
-                built = request("forget", rae=rae, request_id=self._new_id(), at=at, args=ForgetArgs(session=session))
-                yield ToSay(cmd_topic(rae, RAE_SESSION, REGISTRY).encode(), encode(built))
+        """The requests to make now, each RAE in its turn; each counts as asked.
 
-    def _may(self, key: tuple[str | int, ...], now_s: float) -> bool:
-        if not self._book.is_due(key, now_s) or not self._bucket.take(now_s):
-            return False
-        self._book.asked(key, now_s)
-        return True
+        Also what was left over before, whatever ``asks`` is. With ``n`` RAEs that have something waiting each one is
+        told something within ``n / PER_S`` seconds, if this is called so often.
+        """
+        for rae, session, told in asks:
+            if self._book.is_due(_key(rae, session, told), now_s):
+                self._waiting.put(rae, session, told)
+        while self._waiting and self._bucket.take(now_s):
+            rae, session, told = self._waiting.pop()
+            self._book.asked(_key(rae, session, told), now_s)
+            yield self._said(rae, session, told, at)
+
+    def _said(self, rae: str, session: str, told: EpochRaise | None, at: datetime) -> ToSay:
+        request_id = self._new_id()
+        if told is None:
+            built = request("forget", rae=rae, request_id=request_id, at=at, args=ForgetArgs(session=session))
+        else:
+            args = EpochRaiseArgs(refused=told.refused, above=told.above)
+            built = request("epoch.raise", rae=rae, request_id=request_id, at=at, args=args)
+        return ToSay(cmd_topic(rae, RAE_SESSION, REGISTRY).encode(), encode(built))
+
+
+def _key(rae: str, session: str, told: EpochRaise | None) -> tuple[str | int, ...]:
+    """The same thing again is what has the same key: its backoff counts."""
+    return (rae, session) if told is None else (rae, session, told.refused, told.above)

@@ -2,8 +2,10 @@
 
 All stale rows of the partitions of this instance are gone through in key order, page after page, round and round: a
 *pass*. Asked is what is due by its backoff, as long as the bucket has tokens; when it is empty the pass goes on from
-there the next time, so that no row waits for ever behind others. A RAE that cannot be reached is not asked (a request
-reaches a connected RAE or nobody) and costs its sessions no backoff: they are asked when it is back.
+there the next time, so that no row waits for ever behind others. In one pass no RAE is asked more often than the bucket
+has tokens at once: what it has beyond that is left to the next pass, so that a RAE waits for the number of the others
+and not for what one of them has. A RAE that cannot be reached is not asked (a request reaches a connected RAE or
+nobody) and costs its sessions no backoff: they are asked when it is back.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +46,8 @@ class Backlog(Struct, frozen=True, kw_only=True):
     """Asked before, not due again."""
     unreachable: int = 0
     """Their RAE is away."""
+    later: int = 0
+    """Due, but their RAE had its share of this pass."""
 
 
 class Reconciliation:
@@ -58,9 +62,13 @@ class Reconciliation:
         self.passes = 0
         """Completed so far."""
         self._book: AskBook[tuple[str, str]] = AskBook(first_s=first_s, max_s=max_s, random=random)
-        self._bucket = TokenBucket(per_s, burst=max(1.0, per_s))
+        burst = max(1.0, per_s)
+        self._bucket = TokenBucket(per_s, burst=burst)
+        self._share = int(burst)
+        """Of one RAE in one pass. A RAE that is alone loses nothing by it: a round has no more tokens."""
         self._cursor = BEGIN
-        self._asked = self._waiting = self._unreachable = 0
+        self._rae, self._asked_of_rae = "", 0
+        self._asked = self._waiting = self._unreachable = self._later = 0
         self._begin()
 
     @property
@@ -80,8 +88,11 @@ class Reconciliation:
                 self._unreachable += 1
             elif not self._book.is_due(key, now_s):
                 self._waiting += 1
+            elif self._share_of(row.rae) == 0:
+                self._later += 1
             elif self._bucket.take(now_s):
                 self._asked += 1
+                self._asked_of_rae += 1
                 self._book.asked(key, now_s)
                 yield row
             else:
@@ -91,18 +102,26 @@ class Reconciliation:
         if len(page) < self.page_rows:
             self._end()
 
+    def _share_of(self, rae: str) -> int:
+        """How often ``rae`` may still be asked in this pass. Its rows of one partition lie side by side."""
+        if rae != self._rae:
+            self._rae, self._asked_of_rae = rae, 0
+        return self._share - self._asked_of_rae
+
     def _begin(self) -> None:
         self._cursor = BEGIN
-        self._asked = self._waiting = self._unreachable = 0
+        self._rae, self._asked_of_rae = "", 0
+        self._asked = self._waiting = self._unreachable = self._later = 0
         self._book.begin_pass()
 
     def _end(self) -> None:
         self._book.end_pass()
         self.passes += 1
         self.backlog = Backlog(
-            stale=self._asked + self._waiting + self._unreachable,
+            stale=self._asked + self._waiting + self._unreachable + self._later,
             asked=self._asked,
             waiting=self._waiting,
             unreachable=self._unreachable,
+            later=self._later,
         )
         self._begin()

@@ -101,7 +101,7 @@ def test_what_was_left_alone_for_long_begins_with_the_shortest_wait():
 )
 def test_a_bucket_gives_no_more_than_its_rate(per_s, burst, steps):
     bucket = TokenBucket(per_s, burst=burst)
-    now_s = newest_s = 100.0
+    now_s, newest_s = 100.0, 0.0
     first_s = None
     taken = 0
     for wait_s, tokens in steps:

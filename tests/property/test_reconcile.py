@@ -24,7 +24,7 @@ class Table:
         self.asked = defaultdict(list)
 
     def page(self):
-        rows = sorted(StaleRow(RAES.index(rae) % 2, rae, session, rae not in self.away) for rae, session in self.stale)
+        rows = sorted(StaleRow(int(rae[4:]) % 2, rae, session, rae not in self.away) for rae, session in self.stale)
         return [row for row in rows if row.cursor > self.state.cursor][: self.state.page_rows]
 
     def tick(self, now_s):
@@ -84,7 +84,8 @@ def test_every_stale_row_is_asked_and_none_too_often(events, per_s, page_rows):
     for key in rows:
         assert any(time_s > begun_s for time_s in table.asked[key]), "nobody waits for ever"
     backlog = table.state.backlog
-    assert backlog.stale == len(table.stale) == backlog.asked + backlog.waiting + backlog.unreachable
+    assert backlog.stale == len(table.stale)
+    assert backlog.stale == backlog.asked + backlog.waiting + backlog.unreachable + backlog.later
     assert backlog.unreachable == len(table.stale) - len(rows)
 
 
@@ -103,7 +104,7 @@ def test_a_rae_that_comes_back_is_asked_at_once():
 @pytest.mark.parametrize("page_rows", [2, 100])
 def test_an_empty_bucket_goes_on_where_it_stopped(page_rows):
     table = Table(per_s=1.0, page_rows=page_rows)
-    table.stale = {("RAE-1", session_id(number)) for number in range(30)}
+    table.stale = {(f"RAE-{number}", session_id(number)) for number in range(30)}
     for now_s in range(30):
         assert table.state.passes == 0
         table.tick(float(now_s))
@@ -111,3 +112,32 @@ def test_an_empty_bucket_goes_on_where_it_stopped(page_rows):
     assert sorted(map(len, table.asked.values())) == [1] * 30
     table.tick(30.0)
     assert table.state.backlog.stale == 30
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=8),
+    place=st.integers(0, 9),
+    at_s=st.integers(0, 40),
+    per_s=st.sampled_from([1.0, 3.0, 20.0]),
+)
+def test_no_number_of_rows_of_others_keeps_a_rae_from_being_asked(sizes, place, at_s, per_s):
+    table = Table(per_s=per_s, page_rows=100)
+    table.stale = {(f"RAE-{rae + 1}", session_id(n)) for rae, size in enumerate(sizes) for n in range(size)}
+    for now_s in range(at_s):
+        table.tick(float(now_s))
+    one = (f"RAE-{place}5", session_id(0))
+    table.stale.add(one)
+    bound_s = 2 * (len(sizes) + 1) + 2  # the rest of a pass and the next one, a second for each RAE
+    for now_s in range(at_s, at_s + bound_s):
+        table.tick(float(now_s))
+    assert table.asked[one], f"not asked within {bound_s} s"
+
+
+def test_a_rae_alone_has_the_whole_rate():
+    table = Table(per_s=5.0, page_rows=100)
+    table.stale = {("RAE-1", session_id(number)) for number in range(200)}
+    for now_s in range(40):
+        table.tick(float(now_s))
+        assert table.state.backlog.later == 200 - 5 * (now_s + 1)
+    assert sum(map(len, table.asked.values())) == 200

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from dmpd.cloud_registry import sink, straight, unread
+from dmpd.cloud_registry import sink, straight, straight_way, unread
 from dmpd.cloud_registry.scan import device_topic, scan
 from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
@@ -231,12 +231,49 @@ def test_remembered_rows_of_the_batch_go_along_and_are_forgotten(stored, handler
 
 
 @services
+@pytest.mark.parametrize(("size", "is_ahead"), [(12_000, True), (14_000, False)])
+def test_no_statement_is_larger_than_a_transaction_may_be(stored, postgres, others, size, is_ahead):
+    said = [says(2, session, attributes={"a": Raw(b'"%s"' % (b"x" * size))}) for session in SESSIONS]
+    with contextlib.closing(make_handler(postgres, transaction_bytes_max=64 * 1024)) as handler:
+        hand(handler, *said)
+    assert (others == []) is is_ahead
+    assert all(row.rev == 2 for row in rows_of(stored).values())
+
+
+@services
+def test_what_stands_beside_a_checkpoint_of_its_row_waits_for_it(stored, handler, others, monkeypatch):
+    scans = []
+    monkeypatch.setattr(straight_way, "scan", lambda *asked: scans.append(len(asked[0])) or scan(*asked))
+    record = msgspec.structs.replace(RECORD, name="n", attributes={"z": Raw(b"1")})
+    hand(handler, says(2, state="asleep"), checkpoint(2, record), says(2, SESSIONS[1], state="asleep"))
+    found = rows_of(stored)
+    assert (found[SESSION].rev, found[SESSION].stale, found[SESSION].record) == (2, False, record)
+    assert found[SESSIONS[1]].record.state == "asleep"
+    assert scans == [1, 2]
+    hand(handler, checkpoint(2, record), start=5)
+    assert scans == [1, 2, 1], "of checkpoints alone nothing is tried ahead"
+
+
+@services
+def test_a_backlog_is_read_first(stored, postgres, others):
+    with contextlib.closing(make_handler(postgres)) as handler:
+        hand(handler, *(says(rev, session) for rev in range(2, 15) for session in SESSIONS))
+    assert others[0] == ("read_whole", len(SESSIONS))
+    assert all(row.rev == 14 for row in rows_of(stored).values())
+
+
+@services
 def test_nothing_goes_ahead_of_a_roster(stored, handler):
     roster = Roster(
         v=1, rae=RAE, session="rae", at=AT, epoch=EPOCH, first=session_id(0), last=session_id(99), sessions=(),
         seq_high=5,
     )  # fmt: skip
-    hand(handler, roster, msgspec.structs.replace(says(2, state="asleep"), seq=None))
+    hand(
+        handler,
+        roster,
+        checkpoint(1, RECORD, session=session_id(7)),
+        msgspec.structs.replace(says(2, state="asleep"), seq=None),
+    )
     found = rows_of(stored)
     assert (found[SESSION].rev, found[SESSION].absent, found[SESSIONS[1]].absent) == (2, False, True)
 

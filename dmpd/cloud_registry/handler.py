@@ -75,9 +75,8 @@ class CloudRegistryHandler:
         if rest:
             self._straight.forget(rest)
             self._judge(rest, refuse, output, asks)
-        if asks:
-            for said in self._teller.due(asks, now_s=time.monotonic(), at=datetime.now(UTC)):
-                output.emit(self._settings.cmd_topic, said.key, said.value)
+        for said in self._teller.due(asks, now_s=time.monotonic(), at=datetime.now(UTC)):
+            output.emit(self._settings.cmd_topic, said.key, said.value)
 
     def close(self) -> None:
         self._database.close()

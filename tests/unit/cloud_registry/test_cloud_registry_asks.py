@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import pytest
 
@@ -72,6 +73,21 @@ def test_who_holds_a_session_that_ended_is_told_to_forget_it(handler):
 @pytest.mark.services
 def test_a_checkpoint_behind_the_end_in_one_batch_is_told(handler):
     assert told(handler, checkpoint(1), closed(2), checkpoint(3)) == [("forget", {"session": SESSION})]
+
+
+@pytest.mark.services
+def test_what_has_no_token_is_told_behind_a_later_batch_that_asks_for_nothing(handler):
+    sessions = [session_id(number) for number in range(70)]
+    ended = [
+        message for session in sessions for message in (closed(2, session=session), checkpoint(3, session=session))
+    ]
+    found = told(handler, *ended)
+    assert len(found) < len(sessions)
+    deadline_s = time.monotonic() + 60
+    while len(found) < len(sessions):
+        assert time.monotonic() < deadline_s, f"{len(found)} of {len(sessions)} were told"
+        found += told(handler, change(3))
+    assert sorted(args["session"] for _, args in found) == sessions
 
 
 def teller():

@@ -55,12 +55,22 @@ WHERE rae = ANY(%b::text[]) AND applied_at < now() - %s * INTERVAL '1 hour'
 ORDER BY rae, session LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _CANARY_EVENTS: Final[LiteralString] = """
-DELETE FROM device_event WHERE rae = ANY(%b::text[]) AND recorded_at < now() - %s * INTERVAL '1 hour'
+DELETE FROM device_event AS e
+USING (
+    SELECT rae, session, at, seq, code FROM device_event
+    WHERE rae = ANY(%b::text[]) AND recorded_at < now() - %s * INTERVAL '1 hour' LIMIT %s FOR UPDATE SKIP LOCKED
+) AS old
+WHERE e.rae = old.rae AND e.session = old.session AND e.at = old.at AND e.seq = old.seq AND e.code = old.code
 """
 _CANARY_RAES: Final[LiteralString] = """
-DELETE FROM rae AS r WHERE r.rae = ANY(%b::text[]) AND r.applied_at < now() - %s * INTERVAL '1 hour'
-    AND NOT EXISTS (SELECT 1 FROM device_session AS s WHERE s.rae = r.rae)
+DELETE FROM rae AS r
+USING (
+    SELECT n.rae FROM rae AS n WHERE n.rae = ANY(%b::text[]) AND n.applied_at < now() - %s * INTERVAL '1 hour'
+        AND NOT EXISTS (SELECT 1 FROM device_session AS s WHERE s.rae = n.rae) LIMIT %s FOR UPDATE SKIP LOCKED
+) AS old
+WHERE r.rae = old.rae
 """
+"""In a transaction of its own: the sink locks a RAE's row before those of its device sessions."""
 _BY_KEYS: Final[Sequence[LiteralString]] = (
     """DELETE FROM device_interface AS t USING unnest(%b::text[], %b::text[]::uuid[]) AS k (rae, session)
     WHERE t.rae = k.rae AND t.session = k.session""",
@@ -190,21 +200,27 @@ def _tombstones(connection: Connection, settings: RetentionSettings) -> int:
 
 
 def _canaries(connection: Connection, settings: RetentionSettings, rest: Callable[[float], bool]) -> int:
-    total, hours = 0, settings.canary_hours
+    total = 0
     everyone = [rae for (rae,) in connection.execute(_CANARIES)]
     for first in range(0, len(everyone), _CANARIES_AT_ONCE):
-        began_s = time.monotonic()
-        raes = everyone[first : first + _CANARIES_AT_ONCE]
-        with connection.transaction():
-            found = connection.execute(_CANARY_SESSIONS, (raes, hours, settings.batch_rows)).fetchall()
-            rows = _remove_sessions(connection, found)
-            rows += connection.execute(_CANARY_EVENTS, (raes, hours)).rowcount
-            rows += connection.execute(_CANARY_RAES, (raes, hours)).rowcount
-        metrics.REMOVED.labels("canary").inc(rows)
-        total += rows
-        if rest(time.monotonic() - began_s):
-            break
+        asked = (everyone[first : first + _CANARIES_AT_ONCE], settings.canary_hours, settings.batch_rows)
+        for statement in (_CANARY_SESSIONS, _CANARY_EVENTS, _CANARY_RAES):
+            rows = settings.batch_rows
+            while rows >= settings.batch_rows:
+                began_s = time.monotonic()
+                rows = _canary_batch(connection, statement, asked)
+                total += rows
+                if rest(time.monotonic() - began_s):
+                    return total
     return total
+
+
+def _canary_batch(connection: Connection, statement: LiteralString, asked: tuple[list[str], int, int]) -> int:
+    with connection.transaction():
+        done = connection.execute(statement, asked)
+        rows = _remove_sessions(connection, done.fetchall()) if statement == _CANARY_SESSIONS else done.rowcount
+    metrics.REMOVED.labels("canary").inc(rows)
+    return rows
 
 
 def _remove_sessions(connection: Connection, keys: Sequence[tuple[str, str]]) -> int:

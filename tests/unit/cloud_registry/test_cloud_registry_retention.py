@@ -91,8 +91,7 @@ def test_all_of_a_canary_goes_after_its_time_and_nothing_of_others(connection, p
     fill(postgres, "R-1", range(3), ends=False)
     for rae in ("canary-0001", "canary", "R-1"):
         age(connection, rae, 3)
-    for _ in range(3):  # no more than a batch of sessions at once
-        remove_old(connection, SETTINGS, rest=never)
+    assert remove_old(connection, SETTINGS, rest=never).canaries == 25 + 25 + 1
     assert set(counts(connection, "canary-0001").values()) == {0}
     assert counts(connection, "canary-0002")["device_session"] == 3
     assert counts(connection, "canary")["device_attribute"] == 3
@@ -193,6 +192,64 @@ def test_batches_are_small_and_it_rests_between_them(connection, postgres):
     assert all(seconds > 0 for seconds in rests)
 
 
+@pytest.fixture
+def deleted(connection):
+    """``(table, rows, transaction)`` of every statement that deletes something from here on."""
+    only_postgresql()
+    connection.execute("CREATE TABLE deleted (name text, rows bigint, tx bigint)")
+    connection.execute(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO deleted"
+        " SELECT TG_TABLE_NAME, count(*), txid_current() FROM gone HAVING count(*) > 0; RETURN NULL; END $$"
+    )
+    for table in ("device_session", "device_event", "rae"):
+        connection.execute(
+            f"CREATE TRIGGER note AFTER DELETE ON {table} REFERENCING OLD TABLE AS gone"
+            " FOR EACH STATEMENT EXECUTE FUNCTION note()"
+        )
+    return lambda: connection.execute("SELECT name, rows, tx FROM deleted").fetchall()
+
+
+def test_no_transaction_removes_more_than_a_batch_nor_a_rae_with_its_sessions(connection, postgres, deleted):
+    fill(postgres, "R-old", range(35), ends=True)
+    fill(postgres, "canary-0001", range(35), ends=False)
+    fill(postgres, "canary-0002", range(35), ends=True)
+    for rae in ("R-old", "canary-0001", "canary-0002"):
+        age(connection, rae, 101)
+    remove_old(connection, SETTINGS, rest=never)
+    total, tables = Counter(), {}
+    for name, rows, tx in deleted():
+        assert rows <= SETTINGS.batch_rows, name
+        total[name] += rows
+        tables.setdefault(tx, []).append(name)
+    assert total == {"device_session": 105, "device_event": 70 + 35 + 70, "rae": 2}
+    assert all(len(names) == 1 for names in tables.values()), "the sink locks in another order"
+
+
+def test_events_of_canaries_go_in_batches_too(connection, deleted):
+    connection.execute(
+        "INSERT INTO device_event SELECT 'canary-' || lpad((n % 50)::text, 4, '0'), 'rae', now(), n, 'x', 1, '{}',"
+        " now() - INTERVAL '3 hours' FROM generate_series(1, 200) AS n"
+    )
+    assert remove_old(connection, SETTINGS, rest=never) == Removed(canaries=200)
+    assert [rows for _, rows, _ in deleted()] == [10] * 20
+
+
+def test_it_waits_for_no_lock_of_a_canary(connection, postgres):
+    fill(postgres, "canary-0001", range(9), ends=False)
+    fill(postgres, "canary-0002", range(9), ends=False)
+    for rae in ("canary-0001", "canary-0002"):
+        age(connection, rae, 3)
+    connection.execute("SET lock_timeout = '10s'")
+    locked = ("canary-0001", session_id(3))
+    with contextlib.closing(connect(postgres, application="other")) as other:
+        other.execute("SELECT 1 FROM device_session WHERE rae = %s AND session = %s::text::uuid FOR UPDATE", locked)
+        other.execute("SELECT 1 FROM device_event WHERE rae = %s AND session = %s FOR UPDATE", locked)
+        other.execute("SELECT 1 FROM rae WHERE rae = 'canary-0002' FOR UPDATE")
+        assert remove_old(connection, SETTINGS, rest=never).canaries == 17 + 17
+        other.rollback()
+    assert remove_old(connection, SETTINGS, rest=never).canaries == 2 + 2
+
+
 def test_it_waits_for_no_lock(connection, postgres):
     fill(postgres, "R-old", range(9), ends=True)
     age(connection, "R-old", 101)
@@ -250,6 +307,7 @@ def test_two_instances_at_once_remove_each_row_once(connection, postgres):
 
 
 def test_it_finds_what_is_old_by_indexes(connection):
+    only_postgresql()
     connection.execute("SET enable_seqscan = off")
     connection.execute("SET enable_bitmapscan = off")
     for statement, index, column in (

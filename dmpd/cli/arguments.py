@@ -62,9 +62,9 @@ def since(text: str) -> datetime:
         if found is not None:
             return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
         instant = datetime.fromisoformat(text)
+        return instant.astimezone(UTC) if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"expected 30m, 2h, 3d or an RFC 3339 time, got {text!r}") from error
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 def span(text: str) -> timedelta:
@@ -82,9 +82,9 @@ def instant(text: str) -> datetime:
     """A time of day and date; without an offset it is UTC."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"expected an RFC 3339 time, got {text[:40]!r}") from error
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def rae(text: str) -> str:

@@ -117,7 +117,7 @@ def received_at(record: Record) -> datetime:
         except ValueError:
             instant = None
         if instant is not None and instant.tzinfo is not None and YEAR_MIN <= instant.year <= YEAR_MAX:
-            return instant
+            return instant.astimezone(UTC)
     return instant_of(record.timestamp_ms)
 
 

@@ -41,7 +41,7 @@ def cleaned(evidence: Evidence) -> Evidence | None:
         client_id=_clean_text(evidence.client_id),
         vendor_class=_clean_text(evidence.vendor_class),
         port=_clean_text(evidence.port),
-        esn=_clean_text(evidence.esn),
+        esn=_clean_text(evidence.esn, bytes_max=limits.ESN_BYTES_MAX),
         esn_source=_clean_text(evidence.esn_source, limits.CODE_LENGTH_MAX),
         manufacturer=_clean_text(evidence.manufacturer),
         model=_clean_text(evidence.model),
@@ -158,10 +158,13 @@ def _with_interface(
     return tuple(sorted([*others[-room:], new], key=lambda one: one.mac))
 
 
-def _clean_text(text: str | None, length_max: int = limits.TEXT_LENGTH_MAX) -> str | None:
+def _clean_text(
+    text: str | None, length_max: int = limits.TEXT_LENGTH_MAX, *, bytes_max: int = 4 * limits.TEXT_LENGTH_MAX
+) -> str | None:
     if text is None:
         return None
-    return "".join(letter for letter in text[:length_max] if letter.isprintable()).strip() or None
+    printable = "".join(letter for letter in text[:length_max] if letter.isprintable())
+    return printable.encode()[:bytes_max].decode(errors="ignore").strip() or None
 
 
 def _clean_ip(text: str | None) -> str | None:

@@ -1,9 +1,9 @@
 """Bounds of a decoded message that types alone cannot say: bytes, sums, and what contradicts itself."""
 
 import ipaddress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import UNSET
 
@@ -82,10 +82,17 @@ def _check_content(content: RecordPatch | DeviceRecord, payload_bytes: int) -> N
         check_attributes(content.attributes, payload_bytes)
     if content.interfaces is not UNSET and content.interfaces:
         check_interfaces(content.interfaces)
+    check_esn(content.esn)
     if isinstance(content.first_seen, datetime):
         check_instant(content.first_seen)
     if isinstance(content.onboarded_at, datetime):
         check_instant(content.onboarded_at)
+
+
+def check_esn(esn: object) -> None:
+    """Of a record or patch: absent and ``None`` pass."""
+    if isinstance(esn, str) and 4 * len(esn) > limits.ESN_BYTES_MAX and len(esn.encode()) > limits.ESN_BYTES_MAX:
+        raise InvalidMessageError("too_large", f"esn: over {limits.ESN_BYTES_MAX} bytes")
 
 
 def _check_unset(message: Change) -> None:
@@ -134,3 +141,9 @@ def _check_roster(roster: Roster) -> None:
 def check_instant(instant: datetime) -> None:
     if not limits.YEAR_MIN <= instant.year <= limits.YEAR_MAX:
         raise InvalidMessageError("range", f"expected a year of {limits.YEAR_MIN} to {limits.YEAR_MAX}")
+    if instant.tzinfo is not UTC and abs(instant.utcoffset() or _NO_TIME) >= _ZONE_END:
+        raise InvalidMessageError("range", f"expected a zone less than {limits.ZONE_HOURS} hours from UTC")
+
+
+_NO_TIME: Final = timedelta()
+_ZONE_END: Final = timedelta(hours=limits.ZONE_HOURS)

@@ -29,8 +29,14 @@ DAYS_MAX: Final = 4_000_000
 
 TEXT_LENGTH_MAX: Final = 1024
 CODE_LENGTH_MAX: Final = 128
+ESN_BYTES_MAX: Final = 2048
+"""As UTF-8: an index holds it, and PostgreSQL's take no more than 2,704 bytes (CockroachDB's would)."""
 ROSTER_SESSIONS_MAX: Final = 1000
 DURABLE_RANGES_MAX: Final = 4096
 YEAR_MIN: Final = 1900
 YEAR_MAX: Final = 9998
 """Of every instant, in its own zone: a day of margin, so that no reader overflows when it converts to another zone."""
+ZONE_HOURS: Final = 16
+"""An instant's zone is less than this from UTC, either way: PostgreSQL refuses more."""
+DECIMAL_PLACES_MAX: Final = 16_383
+"""Of a number, whose exponent moves its point by no more than that: PostgreSQL keeps so many, of a zero too."""

@@ -5,13 +5,14 @@ the same: everything in such a payload is text, an integer in range, true, false
 nothing is left that a strict scan could find. What is refused here is for ``codec.decode_record`` to judge.
 """
 
+from datetime import UTC
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from dmpd.model import limits
-from dmpd.model.bounds import check_instant, check_interfaces
+from dmpd.model.bounds import check_esn, check_instant, check_interfaces
 from dmpd.model.fold import RECORD_FIELDS
 from dmpd.model.invalid import InvalidMessageError
 from dmpd.model.messages import Change, Checkpoint, Epoch, Positive64
@@ -88,7 +89,7 @@ def decode_plain(payload: bytes | None) -> PlainChange | PlainCheckpoint | None:
         message = decode_unchecked(payload)
     except UNDECODABLE:
         return None
-    if not limits.YEAR_MIN <= message.at.year <= limits.YEAR_MAX:
+    if message.at.tzinfo is not UTC or not limits.YEAR_MIN <= message.at.year <= limits.YEAR_MAX:
         return None
     return message if isinstance(message, PlainChange) or is_in_bounds(message.record) else None
 
@@ -100,6 +101,7 @@ def is_in_bounds(record: PlainRecord) -> bool:
             if instant is not None:
                 check_instant(instant)
         check_interfaces(record.interfaces)
+        check_esn(record.esn)
     except InvalidMessageError:
         return False
     return True

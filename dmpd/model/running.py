@@ -5,7 +5,7 @@ or was there before. Whatever else comes makes the run ``irregular``, and its re
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -122,6 +122,7 @@ class Running:
                 or message.session != session
                 or message.rae != rae
                 or not YEAR_MIN <= (at_now := message.at).year <= YEAR_MAX
+                or at_now.tzinfo is not UTC
                 or (type(message) is PlainCheckpoint and not is_in_bounds(message.record))
             ):
                 message = judge(number)

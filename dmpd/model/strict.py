@@ -17,6 +17,7 @@ _SHAPE: Final = bytes.maketrans(b"123456789+E[", b"0000000000e{")
 _MANY_DIGITS: Final = b"0" * 18
 _BIG_EXPONENT: Final = b"0e000"
 _SMALL_EXPONENT: Final = b"0e-000"
+_EXPONENT_LENGTH_MAX: Final = 6
 
 
 def check_strict(payload: bytes, session: str) -> None:
@@ -112,7 +113,16 @@ def _checked_float(digits: str) -> float:
         raise InvalidMessageError("range", "number beyond a double")
     if number == 0 and digits.lower().partition("e")[0].strip("-0."):
         raise InvalidMessageError("range", "number too small for a double")  # PostgreSQL may refuse it
+    _check_places(digits)
     return number
+
+
+def _check_places(digits: str) -> None:
+    """Of a float in range; such a zero may have any exponent still (``0e-99999``)."""
+    mantissa, _, exponent = digits.lower().partition("e")
+    places = len(mantissa.partition(".")[2])
+    if len(exponent) > _EXPONENT_LENGTH_MAX or abs(places - int(exponent or 0)) > limits.DECIMAL_PLACES_MAX:
+        raise InvalidMessageError("range", f"number of more than {limits.DECIMAL_PLACES_MAX} decimal places")
 
 
 def _refused_constant(name: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import json
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -55,6 +56,11 @@ def spoilt(message, place, value):
 )
 @example(base=_COMPLETE, place="record.interfaces", value=[{"mac": "02:00:00:00:00:01", "x": 1e400}], ascii_only=True)
 @example(base=_GOOD, place="set.attributes.a", value="\0", ascii_only=False)
+@example(base=_GOOD, place="at", value="2026-11-25T04:00:00+16:00", ascii_only=True)
+@example(base=_GOOD, place="at", value="2026-11-25T04:00:00+15:59", ascii_only=True)
+@example(base=_COMPLETE, place="at", value="2026-11-25T04:00:00-23:59", ascii_only=True)
+@example(base=_COMPLETE, place="record.onboarded_at", value="2026-11-25T04:00:00-16:00", ascii_only=True)
+@example(base=_COMPLETE, place="record.esn", value="\U0001f600" * 513, ascii_only=False)
 def test_what_is_taken_is_what_the_codec_says(base, place, value, ascii_only):
     payload = json.dumps(spoilt(base, place, value), ensure_ascii=ascii_only).encode(errors="surrogatepass")
     plain = decode_plain(payload)
@@ -113,6 +119,14 @@ def regular(draw):
 
 
 RUNS = regular()
+
+
+@pytest.mark.parametrize("at", ["2026-11-25T04:00:00+16:00", "2026-11-25T04:00:00-23:59", "9999-01-01T00:00:00Z"])
+@pytest.mark.parametrize("base", [_GOOD, _COMPLETE], ids=["change", "checkpoint"])
+def test_a_run_takes_no_time_that_the_codec_refuses(base, at):
+    run, asked = Running(RAE, SESSION), []
+    run.take([json.dumps(spoilt(base, "at", at)).encode()], asked.append)
+    assert asked == [0]
 
 
 @given(messages=MESSAGES | RUNS)

@@ -133,6 +133,8 @@ FILTERS = (
     (["--attribute", "n=1"], [2]),
     (["--attribute", "n=1", "--attribute", "test_state=in_test"], []),
     (["--attribute", "n=1e999999"], []),
+    (["--attribute", "n=0e-99999"], []),
+    (["--since", "2026-11-25T04:00:00-16:00"], [5, 1, 2, 3, 4]),
     (["--attribute", "n=" + "9" * 5000], []),
     (["--attribute", 'n="\\u0000"'], []),
     (["--attribute", 'n="\\ud800"'], []),

@@ -4,6 +4,7 @@ else anything and reaches nobody else's rows.
 
 import contextlib
 import json
+import random
 import time
 
 import msgspec
@@ -26,6 +27,10 @@ OWN = info_topic(EVIL, "rae").encode()
 ALONE = session_id(60)
 """Of what a database might refuse: nothing that comes after it takes its place before it is written."""
 HANDLED = None
+
+
+INCOMPRESSIBLE = "".join(map(chr, random.Random(1).sample(range(0x10000, 0x1FFFE), 513)))
+"""An index would have to hold it whole."""
 
 
 def text(kind="change", **fields):
@@ -110,6 +115,10 @@ KINDS = {
         attribute(b"1e-99999").replace(SESSION.encode(), ALONE.encode()),
         "range",
     ),
+    "a zero of 99,999 places": (KEY, attribute(b"0e-99999"), "range"),
+    "a zero of 16,384 places": (KEY, attribute(b"[0.0e-16383]"), "range"),
+    "a zero with an exponent of 20 digits": (KEY, attribute(b"0e99999999999999999999"), "range"),
+    "a number of 16,405 places": (KEY, attribute(b"0." + b"1" * 16_100 + b"e-305"), "range"),
     "an integer beyond 64 bits": (KEY, attribute(b"[18446744073709551616]"), "range"),
     "rev 2^63": (KEY, raw("rev", b"9223372036854775808"), "range"),
     "rev 2^63 - 1": (info_topic(EVIL, session_id(50)).encode(), raw("rev", b"9223372036854775807"), "mismatch"),
@@ -130,6 +139,8 @@ KINDS = {
     "a name of 65 times two bytes": (KEY, text(set={"attributes": {"\u00e4" * 65: 1}}), "too_large"),
     "an empty name": (KEY, text(set={"attributes": {"": 1}}), "too_large"),
     "a text of 1025 characters": (KEY, text(set={"name": "x" * 1025}), "malformed"),
+    "an ESN of 2,049 bytes": (KEY, text(set={"esn": "\u00e4" * 1024 + "x"}), "malformed"),
+    "an ESN of 513 times four bytes": (KEY, text("checkpoint", record={"esn": INCOMPRESSIBLE}), "too_large"),
     "a cause of 129 characters": (KEY, text(cause="x" * 129), "malformed"),
     "10,000 lists in each other": (KEY, attribute(b"[" * 10_000 + b"]" * 10_000), "malformed"),
     "100,000 objects in each other": (KEY, b'{"a":' * 40_000, "malformed"),
@@ -145,6 +156,10 @@ KINDS = {
     "a time without a zone": (KEY, text(at="2026-11-25T04:00:00"), "malformed"),
     "the year 1": (KEY, text(at="0001-01-01T00:00:00+14:00"), "range"),
     "the year 9999": (KEY, text(at="9999-12-31T23:59:59-14:00"), "range"),
+    "a zone of 16 hours": (KEY, text(at="2026-11-25T04:00:00+16:00"), "range"),
+    "a zone of almost a day": (KEY, text("checkpoint", at="2026-11-25T04:00:00-23:59"), "range"),
+    "first seen in a zone of 16 hours": (KEY, text(set={"first_seen": "2026-11-25T04:00:00-16:00"}), "range"),
+    "a RAE in a zone of 16 hours": (OWN, status(at="2026-11-25T04:00:00+16:00"), "range"),
     "the thirteenth month": (KEY, text(at="2026-13-01T00:00:00Z"), "malformed"),
     "first seen in the year 1": (KEY, text(set={"first_seen": "0001-01-01T00:00:00Z"}), "range"),
     "another RAE's serial in the payload": (KEY, text(rae=RAE), "mismatch"),
@@ -174,6 +189,8 @@ KINDS = {
         HANDLED,
     ),
     "256 attributes": (KEY, text(rev=9, set={"attributes": {f"a{n}": n for n in range(256)}}), HANDLED),
+    "an ESN of 512 times four bytes": (KEY, text(rev=10, set={"esn": INCOMPRESSIBLE[1:]}), HANDLED),
+    "a zone of 15:59": (KEY, text(rev=11, at="2026-11-25T04:00:00+15:59"), HANDLED),
     "the highest epoch": (KEY, text("checkpoint", epoch=4_102_444_800_000), HANDLED),
     "the highest rev": (KEY, text("checkpoint", epoch=4_102_444_800_000, rev=2**63 - 1), HANDLED),
     "a status from the future": (OWN, status(at="2099-01-01T00:00:00Z", epoch=4_102_444_800_000), HANDLED),
@@ -268,11 +285,19 @@ def test_a_good_message_of_the_same_session_after_the_bad_ones_is_taken(database
 NEVER_MS = 2**63 - 1
 """A Kafka timestamp that no calendar has; the client gives whatever the producer said."""
 LATE = (("mqtt-received-at", b"9999-12-31T23:59:59.999-14:00"),)
+FAR = (("mqtt-received-at", b"2026-11-25T04:00:00.000+23:59"),)
 
 
 @pytest.mark.parametrize(
     ("timestamp_ms", "headers"),
-    [(NEVER_MS, ()), (-(2**63), ()), (NEVER_MS, LATE), (253_402_300_800_000, ()), (TIMESTAMP_MS, LATE)],
+    [
+        (NEVER_MS, ()),
+        (-(2**63), ()),
+        (NEVER_MS, LATE),
+        (253_402_300_800_000, ()),
+        (TIMESTAMP_MS, LATE),
+        (TIMESTAMP_MS, FAR),
+    ],
 )
 def test_a_time_that_no_calendar_has_stops_nobody(database, timestamp_ms, headers):
     """In every kind of message, and when the row is read again."""

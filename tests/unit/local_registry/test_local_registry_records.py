@@ -37,6 +37,7 @@ def test_what_is_no_device_is_dropped(mac: str) -> None:
 
 
 def test_text_is_stripped_of_controls_and_cut() -> None:
+    assert cleaned(says(mac=MAC, esn="x" + "\U0001f600" * 600)).esn == "x" + "\U0001f600" * 511
     sighting = cleaned(says(mac=MAC.upper(), name="a\0b\ud800c\n" + "x" * 5000, ip="not an address"))
     assert sighting is not None
     assert sighting.mac == MAC

@@ -75,6 +75,14 @@ CASES = {
     "interfaces": (limits.INTERFACES_MAX, lambda n: with_interfaces([Interface(mac=MAC)] * n)),
     "addresses": (limits.ADDRESSES_MAX, addresses),
     "text": (limits.TEXT_LENGTH_MAX, text),
+    "ESN": (
+        limits.ESN_BYTES_MAX,
+        lambda n: change(1, patch=RecordPatch(esn="\U0001f600" * (n // 4) + "x" * (n % 4))),
+    ),
+    "ESN of a checkpoint": (
+        limits.ESN_BYTES_MAX,
+        lambda n: checkpoint(1, DeviceRecord(esn="\U0001f600" * (n // 4) + "x" * (n % 4))),
+    ),
     "code": (limits.CODE_LENGTH_MAX, lambda n: change(1, cause="c" * n)),
     "rev": (limits.INT64_MAX, change),
     "seq": (limits.INT64_MAX, lambda n: change(1, seq=n)),

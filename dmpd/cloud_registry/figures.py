@@ -50,7 +50,7 @@ class Figures:
 
     def totals(self) -> Totals:
         rows = self._ask(
-            "SELECT state, closed_at IS NULL, stale, count(*), sum(rev)::bigint FROM device_session GROUP BY 1, 2, 3"
+            "SELECT state, closed_at IS NULL, stale, count(*), sum(rev) FROM device_session GROUP BY 1, 2, 3"
         )
         by_state: dict[str, int] = {}
         for state, is_open, _stale, count, _revs in rows:

@@ -65,8 +65,6 @@ class Intake:
         records, errors = errors_apart(messages)
         # What came in the call that changed an assignment is nobody's.
         now = epochs if self._epochs is epochs else self._current_epochs()
-        for message in errors:
-            self._on_error(message, consumer, is_draining=is_draining)
         placed = []
         for number, group in by_partition(records).items():
             if number in now and epochs.get(number) == now[number]:
@@ -77,6 +75,9 @@ class Intake:
                 placed.append(partition)
             else:
                 self._drop_foreign(number, len(group), consumer)
+        # Behind the records, which came before it: a range is lost from the last of them on.
+        for message in errors:
+            self._on_error(message, consumer, is_draining=is_draining)
         return placed
 
     def _take(self, consumer: StreamConsumer, timeout_s: float) -> tuple[Mapping[int, int], list[Message]]:

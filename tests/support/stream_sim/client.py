@@ -30,12 +30,15 @@ class SimWatermarks:
 
 
 class SimConsumer:
-    """``take_away`` and ``assign`` are what a rebalance does; to be called by callbacks."""
+    """``take_away`` and ``assign`` are what a rebalance does; to be called by callbacks.
+
+    ``held``: by partition, up to where it has fetched: retention does not take that from it.
+    """
 
     def __init__(self, sim):
         self.sim, self.broker = sim, sim.broker
         self.positions, self.paused, self.commits, self.callbacks = {}, set(), [], []
-        self.fetch_positions, self.stalled = self, set()
+        self.fetch_positions, self.stalled, self.held = self, set(), {}
         self.fails, self.commits_fail, self.abandoned = False, 0, False
 
     def subscribe(self):
@@ -58,6 +61,7 @@ class SimConsumer:
         for number in owned:
             del self.positions[number]
             self.stalled.discard(number)
+            self.held.pop(number, None)
 
     def poll(self, timeout_s):
         if self.fails:
@@ -103,14 +107,15 @@ class SimConsumer:
             position = self.positions[number]
             if number in self.paused | self.stalled or position is None or len(found) >= count:
                 continue
-            if position < self.broker.start[number]:
+            start = self.broker.start[number]
+            there = len(self.broker.values[number]) if position >= start else self.held.get(number, position)
+            stop = max(position, min(there, position + count - len(found)))
+            found += [self._message(number, n) for n in range(position, stop)]
+            self.positions[number] = stop
+            if stop < start and len(found) < count:  # in the same call as what it held, as the real one does
                 self.positions[number] = None
                 error = KafkaError(KafkaError._AUTO_OFFSET_RESET)
                 found.append(Message(topic="t", partition=number, offset=-1, error=error))
-                continue
-            stop = min(len(self.broker.values[number]), position + count - len(found))
-            found += [self._message(number, n) for n in range(position, stop)]
-            self.positions[number] = max(position, stop)
         return found
 
     def _message(self, number, n):
@@ -124,15 +129,19 @@ class SimConsumer:
 
     def pause(self, partitions):
         self.paused |= set(partitions)
+        for number in partitions:  # the real one throws away what it held
+            self.held.pop(number, None)
 
     def resume(self, partitions):
         self.paused -= set(partitions)
 
     def seek(self, partition, offset):
         self.positions[partition] = offset
+        self.held.pop(partition, None)
 
     def start_at(self, partition, offset):
         self.positions[partition] = self.broker.start[partition] if offset is None else offset
+        self.held.pop(partition, None)
         self.paused.discard(partition)
         self.stalled.discard(partition)
 

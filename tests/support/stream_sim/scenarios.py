@@ -117,6 +117,21 @@ def retention_behind_the_ring_costs_only_what_is_gone(make):
     assert partition.lost_offsets == 35 - placed
 
 
+def what_the_client_had_fetched_before_retention_is_no_loss(make):
+    """It hands it on in the same call as the error that it can fetch no further."""
+    sim = make({0: [GOOD] * 40})
+    sim.consume_max = 6
+    sim.turns(3)
+    partition, position = sim.parent._partitions[0], sim.consumer.positions[0]
+    assert 0 < position < 20
+    sim.consumer.held[0] = position + 5
+    sim.broker.retention(0, 35)
+    sim.consume_max = 1000
+    sim.until(lambda: sim.broker.committed[0] == 40)
+    assert set(range(position + 5)) <= sim.broker.durable[0]
+    assert partition.lost_offsets == 35 - (position + 5)
+
+
 def halted_stays_until_an_operator_says_so(make, patch):
     patch.setattr(invalid_window, "INVALID_MAX", 10)
     sim = make({0: [b"bad"] * 40, 1: [GOOD] * 24})
@@ -207,6 +222,7 @@ ALL = [
     an_outage_of_ten_minutes_heals_by_itself,
     dead_letters_wait_in_the_ring_and_need_no_copy,
     retention_behind_the_ring_costs_only_what_is_gone,
+    what_the_client_had_fetched_before_retention_is_no_loss,
     a_late_commit_of_a_former_owner_is_undone,
     a_frozen_parent_commits_nothing_of_what_others_took,
     a_dead_fork_servers_workers_die_before_others_start,

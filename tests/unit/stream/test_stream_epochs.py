@@ -1,7 +1,7 @@
 """A record belongs to the assignment that was in force when its call began, or to none."""
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, Message
 
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
@@ -135,6 +135,17 @@ def test_a_record_that_comes_alone_is_judged_as_strictly(parent):
     parent._fetch_or_rebuild(0.0)
     assert placed(parent, 0) == 0
     assert parent._consumer.sought == [(0, 3)]
+
+
+def test_what_is_lost_begins_behind_the_records_that_came_before_the_error(parent):
+    """The client hands on what it had fetched, and in the same call that it can fetch no further."""
+    gone = Message(topic="t", partition=0, offset=-1, error=KafkaError(KafkaError._AUTO_OFFSET_RESET))
+    parent._consumer.first = record(0, 5)
+    parent._consumer.rest = [record(0, 6), gone]
+    parent._fetch_or_rebuild(0.0)
+    parent._consumer.first, parent._consumer.rest = record(0, 20), []
+    parent._fetch_or_rebuild(0.0)
+    assert parent._partitions[0].lost_offsets == 20 - 7
 
 
 def test_late_answers_of_an_earlier_assignment_commit_nothing(parent):

@@ -34,6 +34,10 @@ _RECORD_FAULTS: Final = {
         KafkaError.INVALID_TIMESTAMP,
     )
 }
+_SIZE_FAULTS: Final = [
+    _RECORD_FAULTS[code]
+    for code in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
+]
 UNKNOWN_PARTITION: Final = str(KafkaError(KafkaError._UNKNOWN_PARTITION).str())  # noqa: SLF001 - the client's own name
 RECORD_TOO_LARGE: Final = _RECORD_FAULTS[KafkaError.MSG_SIZE_TOO_LARGE]
 UNREADABLE_HEADERS: Final = ("dmpd-headers-unreadable", b"a header's name is no UTF-8")
@@ -56,6 +60,11 @@ class ProducerQueueFullError(Exception):
 def is_record_fault(sentence: str) -> bool:
     """Whether a delivery failed for what the record is (too large, invalid) and would again; else Kafka is at fault."""
     return sentence in _RECORD_FAULTS.values()
+
+
+def is_too_large(sentence: str) -> bool:
+    """Whether a delivery failed for the record's size."""
+    return sentence in _SIZE_FAULTS
 
 
 class RecordProducer(Protocol):

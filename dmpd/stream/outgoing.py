@@ -1,7 +1,8 @@
 """What the parent produces: dead letters and records that handlers emit. Each holds its partition's frontier meanwhile.
 
 A dead letter is only a position until the producer has room for it: the ring keeps the record, since space is freed up
-to the frontier. Nothing is given up: what Kafka refuses is tried again, a dead letter without its value.
+to the frontier. Nothing is given up: what Kafka refuses is tried again, a dead letter that is too large without its
+value.
 """
 
 import logging
@@ -12,7 +13,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from dmpd.runtime.kafka import ProducerQueueFullError, RecordProducer
+from dmpd.runtime.kafka import ProducerQueueFullError, RecordProducer, is_too_large
 from dmpd.stream import metrics
 from dmpd.stream.channel import Emit
 from dmpd.stream.dead_letters import Origin, OutgoingRecord, Verdict, dead_letter
@@ -40,6 +41,7 @@ class _Item:
         self.render = render
         self.done = done
         self.was_refused = False
+        self.is_too_large = False
         self.retry_at_s = 0.0
 
 
@@ -182,7 +184,7 @@ class OutgoingRecords:
         self._waiting.append(_Item(partition, ticket, render=render, done=done))
 
     def _produce(self, item: _Item, now_s: float) -> bool:
-        record = item.render(item.was_refused)
+        record = item.render(item.is_too_large)
 
         def on_delivery(refusal: str | None) -> None:
             self._in_flight -= 1
@@ -199,7 +201,7 @@ class OutgoingRecords:
         except ProducerQueueFullError:
             return False
         except KafkaException as error:  # the client itself finds it too large, or the topic's name wrong
-            self._try_again(item, record.topic, str(error.args[0]), now_s)
+            self._try_again(item, record.topic, str(error.args[0].str()), now_s)
             return True
         self._in_flight += 1
         return True
@@ -209,4 +211,5 @@ class OutgoingRecords:
         _log.warning("partition %d: %s refused a record: %s; trying again", item.partition.number, topic, refusal)
         item.retry_at_s = now_s + _RETRY_AFTER_S if item.was_refused else 0.0
         item.was_refused = True
+        item.is_too_large = item.is_too_large or is_too_large(refusal)
         self._waiting.append(item)

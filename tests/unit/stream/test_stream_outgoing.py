@@ -116,6 +116,19 @@ def test_too_large_for_its_topic_goes_without_its_value(outgoing, producer, part
     assert (key, value, headers["dmpd-truncated"]) == (b"k", b"", b"1")
 
 
+def test_refused_for_anything_but_its_size_it_keeps_its_value(outgoing, producer, partition):
+    """A topic that is not there yet, a right that is missing: it can still be replayed."""
+    outgoing.give_up(partition, Position(0, 0), reason="bad", detail="")
+    for turn in range(3):
+        outgoing.pump(10.0 * turn)
+        producer.answer("Broker: Topic authorization failed")
+        outgoing.pump(10.0 * turn)
+    outgoing.pump(100.0)
+    _, key, value, headers = producer.answer()
+    assert (key, value) == (b"k", b"a")
+    assert "dmpd-truncated" not in headers
+
+
 def test_a_refusal_is_never_the_end(outgoing, producer, partition):
     outgoing.emit(partition, Emit("cmd", b"k", b"v"))
     release_all(partition)

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 _GRACE_S: Final = 1.0
 """The loop ends the process itself, with a better line; after this it is taken for hanging."""
 _SECOND_STOP_GRACE_S: Final = 0.3
+_LAST_WORDS_S: Final = 0.5
+"""For the line in the log: who should read it may stand still, with the pipe full."""
 _LOOK_EVERY_S: Final = 0.5
 NOTHING: Final = "nothing"
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -79,6 +81,9 @@ class StopWatch:
 
     def _end_process(self, why: str) -> None:
         if not self._ended.is_set():
+            last = threading.Timer(_LAST_WORDS_S, os._exit, (exit_codes.INTERNAL,))
+            last.daemon = True
+            last.start()
             _log.error("%s; back to Kafka: %s", why, self._remainder())
             exit_now(exit_codes.INTERNAL)
 

@@ -1,5 +1,6 @@
 """The parent with real workers on the mock cluster: the way of records, and every kind of end."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -334,6 +335,34 @@ def test_the_drain_ends_at_its_deadline(tmp_path, cluster, producer):
         stream.terminate()
         assert stream.exit_code(20) == 70
         assert "the drain did not end in time; back to Kafka: 0: 1 records from offset 0" in stream.log
+
+
+@pytest.mark.parametrize(("timeout_s", "terms"), [(1.0, 1), (600.0, 2)], ids=["deadline", "second TERM"])
+def test_it_ends_though_nobody_reads_what_it_says(tmp_path, cluster, producer, timeout_s, terms):
+    """Its standard error is a pipe, it is full, and the reader stands still: no line can be written any more."""
+    (tmp_path / "block").touch()
+    read_fd, write_fd = os.pipe()
+    try:
+        with daemon(tmp_path, cluster, drain_timeout_s=timeout_s, stderr=write_fd) as stream:
+            produce(producer, ["x"])
+            wait_for(lambda: stream.status["partitions"].get("0", {}).get("open_records") == 1, "it is not fed")
+            fill(write_fd)
+            stream.terminate()
+            wait_for(lambda: stream.has_ended or (terms > 1 and stream.terminate()), "it lives on", timeout_s=15)
+            assert stream.exit_code() == 70
+    finally:
+        os.close(read_fd)
+        os.close(write_fd)
+
+
+def fill(write_fd):
+    """Until not one byte more fits."""
+    os.set_blocking(write_fd, False)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write_fd, b"x" * size)
+    os.set_blocking(write_fd, True)
 
 
 def test_workers_and_fork_server_die_with_a_killed_parent(tmp_path, cluster, producer):

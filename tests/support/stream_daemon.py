@@ -29,9 +29,10 @@ class StreamDaemon:
         source_of=None,
         kafka=None,
         own_group=False,
+        stderr=None,
         **settings,
     ):
-        self._own_group = own_group
+        self._own_group, self._stderr = own_group, stderr
         self.folder = Path(folder)
         self.bind = f"unix:{self.folder / name}.sock"
         self.status_path = self.folder / f"{name}.status"
@@ -57,7 +58,7 @@ class StreamDaemon:
         command = [sys.executable, "-m", "tests.support.stream_daemon", str(self.config_path)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stderr=log, stdin=subprocess.DEVNULL, start_new_session=self._own_group
+                command, cwd=ROOT, stderr=self._stderr or log, stdin=subprocess.DEVNULL, start_new_session=self._own_group
             )
         return self
 
@@ -69,6 +70,10 @@ class StreamDaemon:
     @property
     def log(self):
         return self.log_path.read_text()
+
+    @property
+    def has_ended(self):
+        return self.process.poll() is not None
 
     @property
     def status(self):

@@ -33,11 +33,11 @@ class StopWatch:
     wait until the main thread returns from the client's C code (asking for committed offsets takes up to 30 s).
     """
 
-    def __init__(self, lifecycle: Lifecycle, *, timeout_s: float, remainder: Callable[[], str]) -> None:
-        """``remainder``: called in the thread; names what goes back to Kafka."""
+    def __init__(self, lifecycle: Lifecycle, *, timeout_s: float) -> None:
         self._lifecycle: Final = lifecycle
         self._timeout_s: Final = timeout_s
-        self._remainder: Final = remainder
+        self.remainder: Callable[[], str] = lambda: NOTHING
+        """Called in the thread; names what goes back to Kafka. Set by who fetches something."""
         self._signals = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stop-watch", daemon=True)
@@ -84,7 +84,7 @@ class StopWatch:
             last = threading.Timer(_LAST_WORDS_S, os._exit, (exit_codes.INTERNAL,))
             last.daemon = True
             last.start()
-            _log.error("%s; back to Kafka: %s", why, self._remainder())
+            _log.error("%s; back to Kafka: %s", why, self.remainder())
             exit_now(exit_codes.INTERNAL)
 
 

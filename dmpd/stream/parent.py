@@ -80,7 +80,9 @@ class Parent:
         status: StreamStatus,
         source_of: SourceOf = whole_key,
         control: Control | None = None,
+        stop_watch: StopWatch | None = None,
     ) -> None:
+        """``stop_watch``: started and ended by the caller."""
         self._settings = settings
         self._lifecycle = lifecycle
         self._status = status
@@ -109,7 +111,8 @@ class Parent:
         self._rebuild_at_s = 0.0
         self._rebuild_backoff = Backoff(_REBUILD_FIRST_S, _REBUILD_MAX_S, random=random.random)
         self._drain: Drain | None = None
-        self._stop_watch = StopWatch(lifecycle, timeout_s=settings.drain_timeout_s, remainder=self._remainder)
+        self._stop_watch = stop_watch or StopWatch(lifecycle, timeout_s=settings.drain_timeout_s)
+        self._stop_watch.remainder = self._remainder
         self._has_joined = False
         self._is_leaving = False
         self._round_at_s = self._look_at_s = 0.0
@@ -127,20 +130,16 @@ class Parent:
             StreamFailedError, WorkerUndeadError, KafkaException: It cannot go on; workers die with this process.
         """
         self._lookout.start()
-        self._stop_watch.start()
-        try:
-            self._join()
-            while True:
-                now_s = time.monotonic()
-                self._turn(now_s)
-                if self._lifecycle.stop_requested and self._drain is None:
-                    self._begin_drain(now_s)
-                if self._drain is not None:
-                    self._drain.enforce(self._lifecycle, self._remainder)
-                    if self._is_drained():
-                        return self._leave()
-        finally:
-            self._stop_watch.end()
+        self._join()
+        while True:
+            now_s = time.monotonic()
+            self._turn(now_s)
+            if self._lifecycle.stop_requested and self._drain is None:
+                self._begin_drain(now_s)
+            if self._drain is not None:
+                self._drain.enforce(self._lifecycle, self._remainder)
+                if self._is_drained():
+                    return self._leave()
 
     # One turn
 

@@ -10,6 +10,7 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings, LogSettings
 from dmpd.stream import memory
 from dmpd.stream.control import Control
+from dmpd.stream.drain import StopWatch
 from dmpd.stream.fork_server import ForkServer, Hello, resolve
 from dmpd.stream.parent import Parent
 from dmpd.stream.settings import StreamSettings
@@ -76,9 +77,12 @@ def run(
             program=f"{lifecycle.program}-worker",
         )
     )
-    server.start()
-    gc.set_threshold(_YOUNG_OBJECTS_MAX)
+    # Before the handler is imported, which may take its time: a second stop ends that too.
+    stop_watch = StopWatch(lifecycle, timeout_s=settings.drain_timeout_s)
+    stop_watch.start()
     try:
+        server.start()
+        gc.set_threshold(_YOUNG_OBJECTS_MAX)
         producer = Producer(
             kafka,
             f"{lifecycle.program}-dead",
@@ -94,7 +98,9 @@ def run(
             status=status or StreamStatus(),
             source_of=source,
             control=control,
+            stop_watch=stop_watch,
         )
         return parent.run()
     finally:
+        stop_watch.end()
         server.stop()

@@ -337,6 +337,14 @@ def test_the_drain_ends_at_its_deadline(tmp_path, cluster, producer):
         assert "the drain did not end in time; back to Kafka: 0: 1 records from offset 0" in stream.log
 
 
+def test_a_second_term_is_heard_while_the_handler_is_imported(tmp_path, cluster):
+    with daemon(tmp_path, cluster, handler="tests.support.stream_slow_import:make") as stream:
+        wait_for(lambda: stream.is_answering, lambda: stream.log)
+        wait_for(lambda: stream.has_ended or stream.terminate(), "it lives on", timeout_s=15, poll_s=0.2)
+        assert stream.exit_code() == 70, stream.log
+        assert "a second time" in stream.log
+
+
 @pytest.mark.parametrize(("timeout_s", "terms"), [(1.0, 1), (600.0, 2)], ids=["deadline", "second TERM"])
 def test_it_ends_though_nobody_reads_what_it_says(tmp_path, cluster, producer, timeout_s, terms):
     """Its standard error is a pipe, it is full, and the reader stands still: no line can be written any more."""

@@ -72,6 +72,13 @@ class StreamDaemon:
         return self.log_path.read_text()
 
     @property
+    def is_answering(self):
+        try:
+            return health.fetch(self.bind, "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    @property
     def has_ended(self):
         return self.process.poll() is not None
 

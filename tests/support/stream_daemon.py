@@ -58,7 +58,11 @@ class StreamDaemon:
         command = [sys.executable, "-m", "tests.support.stream_daemon", str(self.config_path)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stderr=self._stderr or log, stdin=subprocess.DEVNULL, start_new_session=self._own_group
+                command,
+                cwd=ROOT,
+                stderr=self._stderr or log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=self._own_group,
             )
         return self
 

@@ -84,7 +84,9 @@ def retention(sim):
     if position is not None and partition is not None and position < (partition.next_to_place or 0):
         # What comes again (below) is there. A client that asked for what is gone and was placed long ago would be told
         # of a topic made anew, whose lower offsets are other records.
-        sim.consumer.positions[number] = position = max(position, min(sim.broker.start[number], partition.next_to_place))
+        sim.consumer.positions[number] = position = max(
+            position, min(sim.broker.start[number], partition.next_to_place)
+        )
     if position is not None:
         sim.consumer.held[number] = min(len(sim.broker.values[number]), position + sim.dice.randint(0, 5))
 

@@ -18,6 +18,8 @@ PACERS: Final = ("parallel", "plain")
 """The fastest and the thriftiest rival at a steady pace."""
 SESSIONS: Final = {"A": 20_000, "B": 200}
 
+_WARM_S = 20.0
+
 
 def backlogs(servers: Servers, letter: str, records: int, rounds: int, names: list[str]) -> list[Figure]:
     kinds: list[type[Contender]] = [Dmpd, *(PEERS[name] for name in names)]
@@ -96,6 +98,8 @@ def lives(
     servers: Servers, letter: str, rounds: int, kinds: Sequence[type[Contender]], steady_s: float
 ) -> list[Figure]:
     runs: dict[str, list[Live]] = {kind.name: [] for kind in kinds}
+    if steady_s:  # a broker that has just begun has not compiled its own code yet: whoever came first would pay
+        print(f"{letter} warms the broker: {live.run(servers, kinds[0], letter, steady_s=_WARM_S)}", flush=True)
     for _ in range(rounds):
         for kind in random.sample(kinds, len(kinds)):
             runs[kind.name].append(live.run(servers, kind, letter, steady_s=steady_s))

@@ -9,7 +9,7 @@ answer, 78 the configuration or the database's schema is wrong.
 
 import argparse
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from rich.console import Group, RenderableType
 
@@ -28,6 +28,23 @@ LIMIT: Final = 10_000
 _COLUMNS: Final = ("rae", "session", "state", "name", "model", "esn", "mac", "ip4", "rev", "changed", "")
 
 
+class _AddAttribute(argparse.Action):
+    """Collects attributes by name. Twice the same name is what no device can have, or a slip."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        name, text = values
+        known = getattr(namespace, self.dest)
+        if name in known:
+            raise argparse.ArgumentError(self, f"{name!r:.64} was given twice, and a device has one value of it")
+        setattr(namespace, self.dest, known | {name: text})
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser, lab=True)
     parser.add_argument("--rae", type=arguments.rae, help="only devices of this RAE")
@@ -38,10 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attribute",
         type=arguments.attribute,
-        action="append",
-        default=[],
+        action=_AddAttribute,
+        default={},
         metavar="NAME=VALUE",
-        help="only with this attribute; VALUE is JSON, or a plain text; may be repeated",
+        help="only with this attribute; VALUE is JSON, or a plain text; may be repeated, once for each name",
     )
     parser.add_argument("--stale", action="store_true", help="only those that may have missed something")
     parser.add_argument(
@@ -66,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         esn=args.esn,
         mac=args.mac,
         ip=args.ip,
-        attributes=dict(args.attribute),
+        attributes=args.attribute,
         stale=args.stale,
         since=args.since,
         canary=args.canary,

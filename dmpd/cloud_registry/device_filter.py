@@ -55,7 +55,7 @@ class DeviceFilter(Struct, frozen=True, kw_only=True):
         if self.ip is not None:
             is_v6 = ":" in self.ip
             conditions.append(_IP6 if is_v6 else _IP4)
-            values["ip"] = f'["{self.ip}"]' if is_v6 else self.ip
+            values["ip"] = spellings(self.ip) if is_v6 else self.ip
         if self.stale:
             conditions.append("s.stale")
         if not self.canary and not (self.rae or "").startswith(CANARY_PREFIX):
@@ -77,7 +77,7 @@ _IP4: Final[LiteralString] = (
     "(s.rae, s.session) IN (SELECT i.rae, i.session FROM device_interface AS i WHERE i.ip4 = %(ip)s)"
 )
 _IP6: Final[LiteralString] = (
-    "(s.rae, s.session) IN (SELECT i.rae, i.session FROM device_interface AS i WHERE i.ip6 @> %(ip)s::text::jsonb)"
+    "(s.rae, s.session) IN (SELECT i.rae, i.session FROM device_interface AS i WHERE i.ip6 ?| %(ip)s::text[])"
 )
 
 # A scalar and not a join: at most one row by the whole primary key, whatever the planner thinks of the rest.
@@ -94,6 +94,19 @@ def mac_of(text: str) -> str:
     if not _MAC.fullmatch(mac):
         raise ValueError(f"expected a MAC address such as 02:00:5e:10:00:01, got {text[:40]!r}")
     return mac
+
+
+def spellings(ip6: str) -> list[str]:
+    """The usual ways to write an IPv6 address, the short one first.
+
+    Local Registries of dmpd write that one; a row is as its RAE sent it, and others need not.
+    """
+    address = ipaddress.IPv6Address(ip6)
+    groups = address.exploded.split(":")
+    found = [str(address), address.exploded, ":".join(group.lstrip("0") or "0" for group in groups)]
+    if address.ipv4_mapped is not None:
+        found.append(f"::ffff:{address.ipv4_mapped}")
+    return list(dict.fromkeys([*found, *(spelling.upper() for spelling in found)]))
 
 
 def ip_of(text: str) -> str:

@@ -64,11 +64,11 @@ _KEY_ORDER: Final[LiteralString] = "s.rae, s.session"
 _PAGE_ORDER: Final[dict[tuple[str, bool], LiteralString]] = {
     ("rae", False): _KEY_ORDER,
     ("rev", False): "s.rev, s.rae, s.session",
-    ("rev", True): "s.rev DESC, s.rae, s.session",
+    ("rev", True): "s.rev DESC, s.rae DESC, s.session DESC",
     ("changed", False): "s.changed_at, s.rae, s.session",
-    ("changed", True): "s.changed_at DESC, s.rae, s.session",
+    ("changed", True): "s.changed_at DESC, s.rae DESC, s.session DESC",
     ("stored", False): "s.applied_at, s.rae, s.session",
-    ("stored", True): "s.applied_at DESC, s.rae, s.session",
+    ("stored", True): "s.applied_at DESC, s.rae DESC, s.session DESC",
 }
 
 PAGE_END: Final[LiteralString] = """

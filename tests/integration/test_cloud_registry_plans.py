@@ -14,6 +14,7 @@ from dmpd.cloud_registry.reconcile import BEGIN
 from tests.support import many_rows
 from tests.support.many_rows import session_of
 from tests.support.rows import migrated
+from tests.support.services import only_postgresql
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,6 +27,7 @@ NUMBER = 500 * many_rows.PER_RAE + 7
 
 @pytest.fixture(scope="module")
 def connection(postgres_server):
+    only_postgresql()
     with postgres_server.database() as settings, migrated(settings) as connection:
         many_rows.fill(connection)
         yield connection
@@ -88,7 +90,7 @@ SELECTIVE = {
     "an ESN": ({"esn": f"ESN-{NUMBER}"}, "device_session_esn", 1),
     "a MAC": ({"mac": "02:00:00:01:86:a7"}, "device_interface_mac", 1),
     "an IPv4 address": ({"ip": "192.168.3.24"}, "device_interface_ip4", 143),
-    "an IPv6 address": ({"ip": "fe80::186a7"}, "device_interface_ip6", 1),
+    "an IPv6 address": ({"ip": "fe80::1:86a7"}, "device_interface_ip6", 1),
     "stale ones": ({"stale": True}, "device_session_stale", 500),
     "stale ones with an attribute": (
         {"stale": True, "attributes": {"test_state": '"in_test"'}},
@@ -170,6 +172,10 @@ HISTORIES = {
     "since": ({"since": BEGUN + timedelta(seconds=199_990)}, "device_event_recorded", 10),
     "of a session": ({"rae": RAE, "session": session_of(NUMBER)}, "device_event_pkey", 1),
     "of a RAE": ({"rae": RAE}, "device_event_pkey", 50),
+    "of a rare code": ({"code": "lan.down"}, "device_event_code", 50),
+    "of a code that nothing has": ({"code": "lan.up"}, "device_event_code", 0),
+    "of a rare code since": ({"code": "lan.down", "since": BEGUN - timedelta(hours=1)}, "device_event_code", 50),
+    "of a frequent code": ({"code": "state"}, "device_event_recorded", 50),
 }
 
 
@@ -182,6 +188,11 @@ def test_history_is_read_by_an_index(connection, name):
     assert not plan.read_whole
     assert plan.rows == rows
     assert plan.buffers <= 400, plan.text
+
+
+def test_the_index_of_codes_holds_none_of_the_states(connection):
+    (size,) = connection.execute("SELECT pg_relation_size('device_event_code')").fetchone()
+    assert size < 200 * 1024, "of 2,000 rare events beside 200,000 states"
 
 
 def test_reconciliation_reads_stale_rows_only(connection):

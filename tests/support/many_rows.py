@@ -34,7 +34,8 @@ SELECT rae, session, 0, '02:00:' || substr(lpad(to_hex(kafka_offset), 8, '0'), 1
         || substr(lpad(to_hex(kafka_offset), 8, '0'), 3, 2) || ':' || substr(lpad(to_hex(kafka_offset), 8, '0'), 5, 2)
         || ':' || substr(lpad(to_hex(kafka_offset), 8, '0'), 7, 2),
     '192.168.' || kafka_offset %% 7 || '.' || 20 + kafka_offset %% %(per_rae)s,
-    jsonb_build_array('fe80::' || to_hex(kafka_offset)), 'host-' || kafka_offset, false
+    jsonb_build_array('fe80::' || to_hex(kafka_offset / 65536) || ':'
+        || to_hex(kafka_offset %% 65536)), 'host-' || kafka_offset, false
 FROM device_session WHERE closed_at IS NULL
 """
 
@@ -51,11 +52,18 @@ INSERT INTO device_event (rae, session, at, seq, code, epoch, detail, recorded_a
 SELECT rae, session::text, changed_at, seq, 'state', 1, '{"to": "online"}', applied_at FROM device_session
 """
 
+_RARE_EVENTS = """
+INSERT INTO device_event (rae, session, at, seq, code, epoch, detail, recorded_at)
+SELECT rae, 'rae', '2026-11-25T04:00:00Z'::timestamptz - n * interval '1 hour', n, 'lan.down', 1, '{}',
+    '2026-11-25T04:00:00Z'::timestamptz - n * interval '1 hour'
+FROM rae CROSS JOIN generate_series(1, 2) AS n
+"""
+
 
 def fill(connection, *, sessions=SESSIONS):
     """Fill the tables of an empty, migrated database; every twentieth session is closed, every 400th stale."""
     size = {"sessions": sessions, "per_rae": PER_RAE}
-    for statement in (_RAES, _SESSIONS, _INTERFACES, _ATTRIBUTES, _EVENTS):
+    for statement in (_RAES, _SESSIONS, _INTERFACES, _ATTRIBUTES, _EVENTS, _RARE_EVENTS):
         connection.execute(statement, size)
     connection.execute("VACUUM ANALYZE")
 

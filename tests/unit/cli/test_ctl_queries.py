@@ -146,6 +146,8 @@ FILTERS = (
     (["--limit", "2"], [5, 1]),
     (["--sort", "rev"], [5, 1, 4, 3, 2]),
     (["--sort", "rev", "--reverse", "--limit", "2"], [2, 3]),
+    (["--sort", "rev", "--reverse"], [2, 3, 4, 1, 5]),
+    (["--sort", "rev", "--reverse", "--limit", "4"], [2, 3, 4, 1]),
     (["--sort", "name"], [2, 1, 5, 3, 4]),
     (["--sort", "name", "--reverse"], [1, 2, 4, 3, 5]),
     (["--sort", "esn", "--limit", "3"], [1, 5, 2]),
@@ -182,6 +184,24 @@ def test_a_walk_over_many_pages_misses_nothing(connection, config, capsys, monke
             assert [one["name"] for one in found] == ["device 998", "device 997", "device 996"]
 
 
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("2001:DB8::1", "2001:db8::1"),
+        ("2001:0db8:0000:0000:0000:0000:0000:0002", "2001:DB8::2"),
+        ("2001:db8:0:0:0:0:0:3", "2001:db8::3"),
+        ("::ffff:10.0.0.9", "::ffff:a00:9"),
+        ("::ffff:a00:9", "::FFFF:10.0.0.9"),
+    ],
+)
+def test_an_ipv6_address_is_found_however_its_rae_spells_it(fill, config, capsys, said, asked):
+    interfaces = (Interface(mac="02:00:00:00:00:01"), Interface(mac="02:00:00:00:00:02", ip6=("fe80::1", said)))
+    fill(checkpoint(1, DeviceRecord(interfaces=interfaces)))
+    assert run(config, "devices", "--json", "--ip", asked) == exit_codes.OK
+    assert [one["session"] for one in shown_json(capsys)] == [SESSION]
+    assert run(config, "devices", "--ip", "fe80::2") == exit_codes.DIFFERENT
+
+
 BAD = (
     (["devices", "--limit", "-1"], "argument --limit: expected 1 to 100000, got '-1'"),
     (["devices", "--limit", "many"], "argument --limit: expected 1 to 100000, got 'many'"),
@@ -191,6 +211,10 @@ BAD = (
     ),
     (["devices", "--ip", "10.0.0.256"], "argument --ip: expected an IPv4 or IPv6 address, got '10.0.0.256'"),
     (["devices", "--attribute", "test_state"], "argument --attribute: expected NAME=VALUE"),
+    (
+        ["devices", "--attribute", "a=1", "--attribute", "a=2"],
+        "argument --attribute: 'a' was given twice, and a device has one value of it",
+    ),
     (["devices", "--attribute", "a=b\0c"], "argument --attribute: expected printable text"),
     (["devices", "--attribute", "a=\udcff"], "argument --attribute: expected printable text"),
     (["devices", "--esn", "\udcff"], "argument --esn: expected printable text"),

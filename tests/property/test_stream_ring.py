@@ -100,6 +100,23 @@ def test_every_flipped_bit_of_a_header_or_a_padding_is_noticed(before_bytes, siz
         os.close(fd)
 
 
+@given(st.integers(0, CAPACITY // 8), st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_what_an_earlier_lap_left_is_not_taken_for_a_frame(size, laps):
+    """A position that runs ahead by whole laps finds headers that are in order but for where they stand."""
+    fd = create_memory(CAPACITY)
+    producer, consumer = RingProducer(fd), RingConsumer(fd)
+    try:
+        while (position := producer.write(bytes(size))) is not None:
+            consumer.read(position)
+            with pytest.raises(RingCorruptedError):
+                consumer.read(position + laps * CAPACITY)
+    finally:
+        producer.close()
+        consumer.close()
+        os.close(fd)
+
+
 def test_a_view_is_the_memory_itself_until_it_is_let_go():
     """No copy: what is written over a freed frame shows in an old view, and a ring with views out cannot be closed."""
     fd = create_memory(CAPACITY)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import zlib
 from pathlib import Path
 
 
@@ -28,7 +29,8 @@ class Note:
 
     ``die_at``, ``hang_at``, ``corrupt_once``: value at which it kills itself, hangs, or breaks the ring and dies.
     ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
-    ``raise`` exists. ``emit``: topic that gets each value again.
+    ``raise`` exists. ``emit``: topic that gets each value again. ``contents``: each record's bytes are noted too, as one
+    number of its offset and a checksum.
     """
 
     def __init__(self, partition, argument):
@@ -36,6 +38,7 @@ class Note:
         self.folder = Path(self.options["folder"])
         self.journal = Journal(self.folder, partition)
         self.batches = Journal(self.folder, partition, "batches")
+        self.contents = Journal(self.folder, partition, "contents") if self.options.get("contents") else None
         self.partition = partition
 
     def handle(self, records, output):
@@ -49,6 +52,8 @@ class Note:
             self._provoke(record, output)
         self.journal.write("".join(f"{record.offset}\n" for record in records))
         self.batches.write(f"{len(records)}\n")
+        if self.contents is not None:
+            self.contents.write("".join(f"{content(record.offset, record.key, record.value)}\n" for record in records))
 
     def _provoke(self, record, output):
         value = (record.value or b"").decode()
@@ -90,6 +95,11 @@ class Note:
 
     def close(self):
         (self.folder / f"{self.partition}.closed").touch()
+
+
+def content(offset, key, value):
+    """A number that tells the offset and the bytes."""
+    return offset << 32 | zlib.crc32(value or b"", zlib.crc32(key or b""))
 
 
 def first_word(key):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from dmpd.stream import fork_server as fork_server_module
 from tests.support.stream_handlers import handled
@@ -88,6 +89,31 @@ def test_a_handler_that_cannot_be_made_accuses_nobody(tmp_path, rig):
     (tmp_path / "unmade").unlink()
     rig.tend_until_done()
     assert not rig.dead_letters
+
+
+def test_deaths_without_progress_are_waited_for_longer_each_time(tmp_path):
+    """The first is replaced at once; then come 0.2, 0.4, 0.8 s, each shortened at random by up to a half."""
+    (tmp_path / "unmade").touch()
+    with fork_server(tmp_path) as server:
+        rig = Rig(server, structs.replace(SETTINGS, worker_backoff_first_s=0.1, worker_backoff_max_s=10.0))
+        due_s = []
+        for deaths in range(1, 5):
+            rig.tend_until(lambda: rig.partition.restarts == deaths)  # noqa: B023 - called at once
+            due_s.append(rig.partition.restart_at_s)
+        assert due_s[0] <= time.monotonic()
+        assert due_s[3] - due_s[2] >= 0.4
+        rig.end()
+
+
+def test_a_death_shows_though_a_child_holds_the_channel(tmp_path, rig):
+    """A handler may start processes; what they inherit outlives the worker."""
+    (tmp_path / "child").touch()
+    try:
+        rig.place([b"good", b"child", b"good"])
+        rig.tend_until_done()
+        assert list(rig.dead_letters) == [1]
+    finally:
+        (tmp_path / "child").unlink()
 
 
 def test_the_fork_servers_death_accuses_nobody(tmp_path):

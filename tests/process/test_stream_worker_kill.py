@@ -1,4 +1,4 @@
-"""A worker killed at random moments, without Kafka: none is skipped, none overtakes, each comes at least once, as it was."""
+"""A worker killed at random, without Kafka: nothing is skipped, nothing overtakes, each record comes, as it was."""
 
 import random
 import sys

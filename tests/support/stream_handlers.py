@@ -29,7 +29,7 @@ class Note:
 
     ``die_at``, ``hang_at``, ``corrupt_once``: value at which it kills itself, hangs, or breaks the ring and dies.
     ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
-    ``raise`` exists. ``emit``: topic that gets each value again. ``contents``: each record's bytes are noted too, as one
+    ``raise`` exists. ``emit``: topic that gets each value again. ``contents``: each record's bytes are noted too, as a
     number of its offset and a checksum.
     """
 

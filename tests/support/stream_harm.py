@@ -12,7 +12,8 @@ from tests.support.stream_handlers import Journal
 
 class Harm:
     """Values: ``raise``, ``exit 3``, ``leave`` (SystemExit), ``SIGSEGV`` and other signals, ``flaky``
-    (raises while a file of that name exists), ``keep 8`` (as many MiB, touched). Any other is noted.
+    (raises while a file of that name exists), ``child`` (leaves one behind that lives while the file ``child`` exists),
+    ``keep 8`` (as many MiB, touched). Any other is noted.
 
     While the file ``block`` exists it waits for its sink, saying so. Not made while ``unmade`` exists.
     """
@@ -33,11 +34,20 @@ class Harm:
                 raise RuntimeError("for a while")
             if record.value.startswith(b"keep"):
                 self.kept.append(b"x" * (int(record.value.split()[1]) << 20))
+            if record.value == b"child":
+                leave_a_child(self.folder / "child")
             provoke(record.value.decode())
         self.journal.write("".join(f"{record.offset}\n" for record in records))
 
     def close(self):
         return
+
+
+def leave_a_child(lives):
+    if os.fork() == 0:
+        while lives.exists():
+            time.sleep(0.05)
+    os._exit(3)
 
 
 def provoke(value):

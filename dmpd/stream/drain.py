@@ -102,6 +102,11 @@ class Drain:
             _log.error("lost while draining; back to Kafka: %s", what)
             self.exit_code = exit_codes.INTERNAL
 
+    def note_handed_over(self, what: str) -> None:
+        """A rebalance took partitions in order; ``what`` of them the next owner processes. Nothing is late or lost."""
+        if what != NOTHING:
+            _log.warning("revoked while draining; the next owner goes on with: %s", what)
+
     def left_s(self, at_most_s: float) -> float:
         """Seconds until the deadline, at least 0.1 and at most ``at_most_s``."""
         return min(at_most_s, max(0.1, self._deadline_s - time.monotonic()))

@@ -353,6 +353,8 @@ class Parent:
             left_s = max(_REVOKE_COMMIT_S, deadline_s - time.monotonic())
             if not self._consumer.commit_confirmed(offsets, left_s):
                 _log.warning("Kafka did not take the last commit; the next owner fetches again from the one before")
+        if self._drain is not None:
+            self._drain.note_handed_over(remainder(going))
         self._drop(partitions)
         _log.info("revoked: %s", ", ".join(map(str, sorted(partitions))))
 

@@ -55,8 +55,9 @@ def run(
         control: Takes what operators ask; its ``actions`` go to a health server.
 
     Returns:
-        ``exit_codes.OK``: all that was fetched is processed and committed. ``exit_codes.INTERNAL``: partitions were
-        lost while draining, with a line of what of them goes back to Kafka.
+        ``exit_codes.OK``: all that was fetched is processed and committed, but what a rebalance took meanwhile: that
+        the next owner processes, and a line says what it is. ``exit_codes.INTERNAL``: partitions were lost while
+        draining, with a line of what of them goes back to Kafka.
         The process is ended instead (code 70, with a line of what goes back to Kafka) at a second stop or when
         ``settings.drain_timeout_s`` is over; with the code it would return, when only leaving the group takes too long.
 

@@ -1,5 +1,7 @@
 """A record belongs to the assignment that was in force when its call began, or to none."""
 
+import time
+
 import pytest
 from confluent_kafka import KafkaError, Message
 
@@ -146,6 +148,16 @@ def test_what_is_lost_begins_behind_the_records_that_came_before_the_error(paren
     parent._consumer.first, parent._consumer.rest = record(0, 20), []
     parent._fetch_or_rebuild(0.0)
     assert parent._partitions[0].lost_offsets == 20 - 7
+
+
+def test_a_drain_tells_what_a_rebalance_hands_to_the_next_owner(parent, caplog):
+    """Nothing of it is lost, so it is no failure of the drain; but not all that was fetched was processed here."""
+    parent._consumer.first, parent._consumer.rest = record(0, 5), [record(0, 6)]
+    parent._fetch_or_rebuild(0.0)
+    parent._begin_drain(time.monotonic())
+    parent.on_revoked([0])
+    assert "the next owner goes on with: 0: 2 records from offset 5" in caplog.text
+    assert parent._drain.exit_code == 0
 
 
 def test_late_answers_of_an_earlier_assignment_commit_nothing(parent):

@@ -109,6 +109,8 @@ class Parent:
         self._kafka = kafka
         self._consumer: StreamConsumer | None = None
         self._rebuild_at_s = 0.0
+        self._abandoned: dict[int, Partition] = {}
+        """Closed; what they were when the client failed, until another one gets partitions."""
         self._rebuild_backoff = Backoff(_REBUILD_FIRST_S, _REBUILD_MAX_S, random=random.random)
         self._drain: Drain | None = None
         self._stop_watch = stop_watch or StopWatch(lifecycle, timeout_s=settings.drain_timeout_s)
@@ -215,6 +217,7 @@ class Parent:
         self._consumer = None
         self._committer.give_up()
         self._rebuild_at_s = now_s + wait_s
+        self._abandoned.update(self._partitions)
         self._let_go(list(self._partitions))
 
     def _pump(self, now_s: float) -> None:
@@ -264,10 +267,8 @@ class Parent:
             self._drain.note_lost(remainder([old], self._is_committed))
         self._drop([number])  # first, because the worker's last words may still move the frontier
         fresh = self._begin(number, old.ledger.next_offset)
-        fresh.restarts, fresh.dead_letters = old.restarts + 1, old.dead_letters
-        fresh.lost_offsets = old.lost_offsets
-        fresh.standstill.inherit(old.standstill)
-        fresh.backoff = old.backoff
+        fresh.inherit(old)
+        fresh.restarts += 1
         fresh.restart_at_s = now_s + fresh.backoff.next_s()
         if self._consumer is not None:
             if by_seek and fresh.next_to_place is not None:
@@ -322,8 +323,11 @@ class Parent:
             _log.info("assigned while draining, not begun: %s", ", ".join(map(str, sorted(next_offsets))))
             return
         for number, next_offset in next_offsets.items():
-            self._begin(number, next_offset)
+            fresh = self._begin(number, next_offset)
+            if number in self._abandoned:
+                fresh.inherit(self._abandoned[number])
         if next_offsets:
+            self._abandoned.clear()  # the others are another instance's now
             _log.info("assigned: %s", ", ".join(f"{n} from {o}" for n, o in sorted(next_offsets.items())))
         self._has_joined = True
         self._report(time.monotonic())

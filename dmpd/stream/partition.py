@@ -94,6 +94,12 @@ class Partition:
         self._record_bytes_max: Final = settings.max_record_bytes
         self._frame_cache: tuple[int, Frame] | None = None
 
+    def inherit(self, old: "Partition") -> None:
+        """This one was begun in the place of ``old``: it stands as still, and what was counted goes on."""
+        self.restarts, self.dead_letters, self.lost_offsets = old.restarts, old.dead_letters, old.lost_offsets
+        self.standstill.inherit(old.standstill)
+        self.backoff = old.backoff
+
     def close(self) -> None:
         """Give the memory back. The worker is dead."""
         assert self.life is None

@@ -214,7 +214,28 @@ def a_reset_begins_at_the_frontier(make):
     sim.finish()
 
 
+def what_stands_still_does_so_when_another_client_joins(make):
+    """A client that failed for good costs no operator's pause, no alarm and no count."""
+    sim = make({0: [GOOD] * 40, 1: [GOOD] * 24})
+    sim.consume_max = 2
+    sim.turns(4)
+    old = sim.parent._partitions[0]
+    old.standstill.is_paused, old.restarts = True, 3
+    sim.turns(3)
+    sim.consumer.fails, sim.consume_max = True, 1000
+    sim.until(lambda: len(sim.consumers) == 2 and 0 in sim.parent._partitions)
+    partition = sim.parent._partitions[0]
+    sim.turns(30)
+    assert partition is not old
+    assert (partition.standstill.state, partition.restarts) == ("paused", 3)
+    assert partition.next_to_place < 40
+    assert sim.broker.committed[1] == 24
+    partition.standstill.is_paused = False
+    sim.finish()
+
+
 ALL = [
+    what_stands_still_does_so_when_another_client_joins,
     a_record_of_an_old_assignment_in_the_same_call,
     two_full_partitions_keep_to_their_bounds,
     two_kills_condemn_nothing,

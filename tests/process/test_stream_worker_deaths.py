@@ -1,5 +1,6 @@
 """Workers that die, as the parent sees it: how they ended, whom it accuses, who comes next. Without Kafka."""
 
+import math
 import os
 import signal
 import socket
@@ -103,6 +104,18 @@ def test_deaths_without_progress_are_waited_for_longer_each_time(tmp_path):
         assert due_s[0] <= time.monotonic()
         assert due_s[3] - due_s[2] >= 0.4
         rig.end()
+
+
+def test_a_death_shows_by_the_end_of_its_own_channel(rig):
+    """At once, without a look at the process; each life has a channel of its own, else it would not end with it."""
+    for _ in range(2):
+        rig.place([b"good"] * 3)
+        rig.tend_until_done()
+        life = rig.life
+        life.look_at_s = math.inf
+        life.kill()
+        rig.tend_until(lambda: rig.life not in (None, life), timeout_s=20)  # noqa: B023 - called at once
+    assert not rig.dead_letters
 
 
 def test_a_death_shows_though_a_child_holds_the_channel(tmp_path, rig):

@@ -5,6 +5,7 @@ Not here, because no history of one parent needs them, and where they are shown 
 - two marks: they save pauses, each of which throws the client's prefetch away; tests/unit/stream/test_stream_flow.py
 - marks in time: they make a drain fit its deadline, which holds anyway; tests/property/test_stream_release_rate.py
 - resume in on_assign: the pause flag is the real client's; tests/process/test_stream_parent.py
+- a channel per life: a death shows by the channel's end, at once; tests/process/test_stream_worker_deaths.py
 - source limit: it bounds the letters' topic, nothing is lost without; tests/unit/stream/test_stream_source_limits.py
 - fold taken apart: the cloud registry's
 """
@@ -17,7 +18,7 @@ import pytest
 from msgspec import structs
 
 from dmpd.runtime.lifecycle import Lifecycle
-from dmpd.stream import channel, suspicion
+from dmpd.stream import suspicion
 from dmpd.stream.committer import Committer
 from dmpd.stream.drain import Drain
 from dmpd.stream.flow import Flow
@@ -32,6 +33,7 @@ from dmpd.stream.worker_life import WorkerLife
 from dmpd.stream.workers import Workers
 from tests.support.stream_sim import faults, history, scenarios, scenarios_drain
 from tests.support.stream_sim.client import SimConsumer
+from tests.support.stream_sim.ends import EndedError
 from tests.support.stream_sim.history import Simulation
 from tests.support.stream_sim.workers import SimWorker
 
@@ -120,19 +122,8 @@ def drained_when_rings_are_empty(self):
     return all(p.ledger.is_released for p in self._partitions.values())
 
 
-def one_pair_for_all():
-    made = []
-
-    def pair():
-        if not made:
-            made.extend(Channel_pair())
-        return made[0].dup(), made[1].dup()
-
-    return pair
-
-
 Partition_candidate, Parent_reset, Parent_on_assigned = Partition.candidate, Parent.reset, Parent.on_assigned
-Committer_answered, Watchdog_is_stuck, Channel_pair = Committer.answered, Watchdog.is_stuck, channel.pair
+Committer_answered, Watchdog_is_stuck = Committer.answered, Watchdog.is_stuck
 
 MUTATIONS = {
     "release only when durable": (None, [(SimWorker, "release_early", True)]),
@@ -153,7 +144,6 @@ MUTATIONS = {
         scenarios.retention_behind_the_ring_costs_only_what_is_gone,
         [(Intake, "_on_error", out_of_range_resets)],
     ),
-    "a channel per life": (None, [(channel, "pair", one_pair_for_all)]),
     "start after death": (None, [(WorkerLife, "kill", nothing), (WorkerLife, "confirm_death", nothing)]),
     "kill at revoke": (scenarios.no_worker_outlives_its_partition, [(Workers, "kill", forget_life)]),
     "no resume while draining": (
@@ -225,18 +215,20 @@ def _quiet():
 def test_a_rule_that_is_removed_is_missed(rule, monkeypatch):
     scenario, patches = MUTATIONS[rule]
     for owner, attribute, replacement in patches:
-        monkeypatch.setattr(owner, attribute, replacement() if replacement is one_pair_for_all else replacement)
+        monkeypatch.setattr(owner, attribute, replacement)
     monkeypatch.setattr(history, "QUIET_TURNS", 300)
     missed = what_breaks(scenario)
     gc.collect()  # what broke off half way lets go of its sockets here
     assert missed is not None
-    assert not issubclass(missed, (AttributeError, TypeError, NameError)), f"the mutation itself is broken: {missed}"
+    assert issubclass(missed, (AssertionError, EndedError)), (
+        f"no promise, the mutation itself: {missed}"
+    )
 
 
 def what_breaks(scenario):
     try:
         run(scenario)
-    except Exception as error:  # a broken promise, or the code's own refusal to go on
+    except Exception as error:
         return type(error)
     return None
 

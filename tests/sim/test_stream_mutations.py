@@ -220,9 +220,7 @@ def test_a_rule_that_is_removed_is_missed(rule, monkeypatch):
     missed = what_breaks(scenario)
     gc.collect()  # what broke off half way lets go of its sockets here
     assert missed is not None
-    assert issubclass(missed, (AssertionError, EndedError)), (
-        f"no promise, the mutation itself: {missed}"
-    )
+    assert issubclass(missed, (AssertionError, EndedError)), f"no promise, the mutation itself: {missed}"
 
 
 def what_breaks(scenario):

@@ -16,13 +16,14 @@ class Watermarks:
 
     def __init__(self):
         self.answer = None
+        self.is_silent = False
 
     def watch(self, partitions, starts):
         return
 
     def fresh(self, now_s):
         self.answer = Answer(now_s, {0: 21}, {0: 0})
-        return self.answer
+        return None if self.is_silent else self.answer
 
 
 @pytest.fixture
@@ -64,3 +65,11 @@ def test_it_is_work_that_must_move(lookout, partition):
         look(lookout, partition, float(second))
     with pytest.raises(NothingMovesError, match="partitions with work: 0"):
         look_on(lookout, partition, SETTINGS.nothing_moves_timeout_s)
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_waiting_for_the_broker_accuses_nobody(lookout, partition, is_silent):
+    """It does not answer, or it has not taken yet what was produced: another process would wait as well."""
+    lookout._watermarks.is_silent = is_silent
+    for second in range(2 * int(SETTINGS.nothing_moves_timeout_s)):
+        lookout.look({0: partition}, {0: 21}, float(second), is_fetching=True, is_producing=not is_silent)

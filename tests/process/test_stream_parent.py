@@ -152,6 +152,23 @@ def test_a_corrupted_ring_is_fetched_anew(tmp_path, cluster, producer):
     assert committed(cluster, 0) == 2000
 
 
+def test_a_ring_that_breaks_under_a_worker_that_lives_is_fetched_anew(tmp_path, cluster, producer):
+    """It is the worker that meets the next frame, and says so."""
+    (tmp_path / "block").touch()
+    options = {"spoil_once": "1500"}
+    with daemon(tmp_path, cluster, options=options, batch_records_max=100, consume_records_max=100) as stream:
+        produce(producer, [str(n) for n in range(2000)])
+        wait_for(lambda: stream.status["partitions"].get("0", {}).get("open_records") == 2000, lambda: stream.log)
+        (tmp_path / "block").unlink()
+        wait_for(lambda: handled(tmp_path, 0)[-1:] == [1999], lambda: stream.log)
+        assert stream.counted("dmpd_stream_resets_total") == 1
+        stream.terminate()
+        assert stream.exit_code() == 0, stream.log
+        assert "ring_corrupted" in stream.log
+    assert list(dict.fromkeys(handled(tmp_path, 0))) == list(range(2000))
+    assert committed(cluster, 0) == 2000
+
+
 def test_a_handler_that_raises_is_tried_again_and_holds_the_commit(tmp_path, cluster, producer):
     (tmp_path / "raise").touch()
     with daemon(tmp_path, cluster, options={"raise_at": "5"}) as stream:

@@ -27,7 +27,8 @@ class Note:
     ``invalid``: values it gives up; ``invalid_headers_of``: one, with the names of its headers. ``slow_s``: per batch.
     A file ``block``, or ``block`` and its partition, blocks it; ``hang`` does, and keeps it silent.
 
-    ``die_at``, ``hang_at``, ``corrupt_once``: value at which it kills itself, hangs, or breaks the ring and dies.
+    ``die_at``, ``hang_at``, ``corrupt_once``: value at which it kills itself, hangs, or breaks the ring and dies;
+    ``spoil_once``: breaks it and goes on.
     ``die_once``: value at which it kills itself, once per folder. ``raise_at``: value at which it raises while the file
     ``raise`` exists. ``emit``: topic that gets each value again. ``contents``: each record's bytes are noted too, as a
     number of its offset and a checksum.
@@ -74,24 +75,26 @@ class Note:
         if value == self.options.get("hang_at"):
             while True:
                 time.sleep(1)
-        if value == self.options.get("corrupt_once"):
-            self._corrupt_once()
+        if value == self.options.get("corrupt_once") and self._corrupts_once():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if value == self.options.get("spoil_once"):
+            self._corrupts_once()
         if "emit" in self.options:
             output.emit(self.options["emit"], record.key or b"", record.value or b"")
 
-    def _corrupt_once(self):
-        """Overwrite the whole ring, as no worker could by mistake, and die."""
+    def _corrupts_once(self):
+        """Overwrite the whole ring, as no worker could by mistake; returns whether it did, now."""
         try:
             (self.folder / "corrupted").touch(exist_ok=False)
         except FileExistsError:
-            return
+            return False
         for entry in Path("/proc/self/fd").iterdir():
             try:
                 if "dmpd-ring" in str(entry.readlink()):
                     os.pwrite(int(entry.name), b"\x01" * entry.stat().st_size, 0)
             except FileNotFoundError:
                 continue
-        os.kill(os.getpid(), signal.SIGKILL)
+        return True
 
     def close(self):
         (self.folder / f"{self.partition}.closed").touch()

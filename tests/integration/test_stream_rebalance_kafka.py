@@ -8,14 +8,20 @@ from confluent_kafka import Consumer, TopicPartition
 from tests.support import stream_scenarios as scenarios
 from tests.support.stream_committed import CommittedWatch
 from tests.support.stream_daemon import wait_for
-from tests.support.stream_group import Group, SteadyLoad, freeze, thaw
+from tests.support.stream_group import Bystander, Group, SteadyLoad, freeze, thaw
 from tests.support.stream_record import read_lives
-from tests.support.stream_scenarios import MACHINE_IS_BUSY_S
 
 pytestmark = pytest.mark.services
 
 PARTITIONS = 6
 SESSION_S = 3.0
+BROKERS_SESSION_S = 4.0
+"""In the group protocol in which it is the broker's: dmpd/lab/kafka.properties.in."""
+SILENCE_MAX_S = 1.5
+TAKEOVER_MAX_S = 2.0
+"""Beyond the session."""
+MACHINE_IS_BUSY_S = 2.0
+"""Added to both, and what a bystander waited longest for a record: other tests run beside these."""
 
 
 @pytest.fixture
@@ -32,6 +38,12 @@ def load(kafka, topic):
 
 
 @pytest.fixture
+def bystander(kafka, topic, load):
+    with Bystander(kafka.bootstrap_servers, topic, PARTITIONS) as bystander:
+        yield bystander
+
+
+@pytest.fixture
 def group(tmp_path, kafka, topic):
     settings = {"session_timeout_s": SESSION_S, "commit_interval_s": 0.3}
     with Group(tmp_path, kafka.bootstrap_servers, topic, PARTITIONS, **settings) as group:
@@ -39,30 +51,35 @@ def group(tmp_path, kafka, topic):
 
 
 @pytest.mark.slow
-def test_one_two_and_three_instances_join_leave_and_die(group, load):
-    scenarios.begun(group, load)
-    join_two = scenarios.join(group, "two", others=["one"])
-    join_three = scenarios.join(group, "three", others=["one", "two"])
-    leave_one = scenarios.leave(group, "one", others=["two", "three"])
-    kill_three = scenarios.kill(group, "three", others=["two"])
-    print("kept silent, taken:", {"2": join_two, "3": join_three, "leave": leave_one, "kill": kill_three})
-    group.end(load, "two")
-    for kept_silence_s, _ in (join_two, join_three, leave_one, kill_three):
-        assert kept_silence_s <= 1.5 + MACHINE_IS_BUSY_S
-    assert kill_three[1] <= SESSION_S + 2 + MACHINE_IS_BUSY_S
+def test_one_two_and_three_instances_join_leave_and_die(group, load, bystander):
+    judge(moves(group, load), SESSION_S, bystander)
 
 
 @pytest.mark.slow
-def test_the_brokers_group_protocol_does_the_same(group, load):
+def test_the_brokers_group_protocol_does_the_same(group, load, bystander):
     """KIP-848; the session's length is the broker's."""
     group.settings["group_protocol"] = "consumer"
+    judge(moves(group, load), BROKERS_SESSION_S, bystander)
+
+
+def moves(group, load):
+    """Silence of those that stay, and time until the others were taken, by move."""
     scenarios.begun(group, load)
-    join_two = scenarios.join(group, "two", others=["one"])
-    leave_one = scenarios.leave(group, "one", others=["two"])
-    scenarios.join(group, "three", others=["two"])
-    kill_three = scenarios.kill(group, "three", others=["two"])
-    print("KIP-848: kept silent, taken:", {"2": join_two, "leave": leave_one, "kill": kill_three})
+    seconds = {
+        "two joins": scenarios.join(group, "two", others=["one"]),
+        "three joins": scenarios.join(group, "three", others=["one", "two"]),
+        "one leaves": scenarios.leave(group, "one", others=["two", "three"]),
+        "three killed": scenarios.kill(group, "three", others=["two"]),
+    }
     group.end(load, "two")
+    return seconds
+
+
+def judge(seconds, session_s, bystander):
+    print("kept silent, taken:", seconds, "a bystander waited", bystander.longest_wait_s)
+    room_s = MACHINE_IS_BUSY_S + bystander.longest_wait_s
+    assert max(kept_silence_s for kept_silence_s, _ in seconds.values()) <= SILENCE_MAX_S + room_s
+    assert seconds["three killed"][1] <= session_s + TAKEOVER_MAX_S + room_s
 
 
 def test_a_zombies_late_acknowledgements_never_reach_the_broker(group, load, kafka, topic):

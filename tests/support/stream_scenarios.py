@@ -7,9 +7,6 @@ from tests.support.stream_group import freeze, thaw
 from tests.support.stream_record import read_lives
 from tests.support.stream_rules import silence_s
 
-MACHINE_IS_BUSY_S = 10.0
-"""Added to bars of seconds: other tests run beside these, and only an order of magnitude tells something."""
-
 
 def begun(group, load, name="one"):
     """A first instance that owns all and handles all."""

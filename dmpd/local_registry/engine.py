@@ -30,7 +30,7 @@ from dmpd.local_registry.store import StoreError
 from dmpd.local_registry.uplink import Connect, Uplink
 from dmpd.local_registry.verbs import Verbs
 from dmpd.local_registry.waiting import WaitingRoom
-from dmpd.model.codec import encode
+from dmpd.model.codec import InvalidMessageError, encode
 from dmpd.model.messages import RaeState, Roster, Status
 from dmpd.model.topics import RAE_SESSION
 from dmpd.runtime.certificate import days_left
@@ -255,9 +255,13 @@ class Engine:
         ]
 
     def checkpoint(self, session: str, cause: str) -> bytes | None:
-        """A checkpoint of ``session``, or None if it is not open any more."""
+        """A checkpoint of ``session``, or None if it is not open any more, or stored over the limits of today."""
         message = self.registry.checkpoint(session, epoch=self.journal.epoch, at=utc_now(), cause=cause)
-        return None if message is None else encode(message)
+        try:
+            return None if message is None else encode(message)
+        except InvalidMessageError as error:  # it is cut with the next commit, which says so in a row
+            _log.warning("checkpoint of %s refused: %s", session, error)
+            return None
 
     @property
     def opened(self) -> bool:

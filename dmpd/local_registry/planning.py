@@ -1,5 +1,6 @@
 """What becomes of one device in a transaction: a change, a checkpoint row, a ``closed``, or nothing at all. Pure."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -11,11 +12,13 @@ from dmpd.local_registry.presence import Presence
 from dmpd.local_registry.records import difference
 from dmpd.local_registry.store import Commit, DeviceWrite
 from dmpd.model.codec import InvalidMessageError, encode
-from dmpd.model.limits import PAYLOAD_BYTES_MAX
+from dmpd.model.limits import ATTRIBUTE_VALUE_BYTES_MAX, ESN_BYTES_MAX, PAYLOAD_BYTES_MAX
 from dmpd.model.messages import Change, Checkpoint, Closed, ClosedReason, Event
 from dmpd.model.record import DeviceRecord
+from dmpd.model.strict import plain_bytes
 
 RECORD_BYTES_MAX: Final = PAYLOAD_BYTES_MAX - 2048
+"""With its numbers written out, like a message's."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -105,8 +108,8 @@ def plan_device(device: Device, commit: Commit, occasion: Occasion) -> Planned |
     if changed is not None and not changed and not device.wants_checkpoint:
         return None
     record = _encoder.encode(device.record)
-    if len(record) > RECORD_BYTES_MAX:
-        raise InvalidMessageError("too_large", f"record of {len(record)} bytes")
+    if (size := plain_bytes(record)) > RECORD_BYTES_MAX:
+        raise InvalidMessageError("too_large", f"record of {size} bytes")
     rev = device.rev if changed is not None and not changed else device.rev + 1
     seq = occasion.next_seq()
     message: Change | Checkpoint
@@ -141,6 +144,29 @@ def plan_device(device: Device, commit: Commit, occasion: Occasion) -> Planned |
     first_seq = device.first_seq if device.stored is not None else seq if device.fresh else 0
     commit.devices.append(DeviceWrite(device.session, occasion.epoch, rev, first_seq, record))
     return Planned(device, device.record, rev, seq, None, forgotten=False)
+
+
+def within_limits(record: DeviceRecord) -> DeviceRecord:
+    """``record`` without what would be refused: one that an earlier version stored may be over the limits of today.
+
+    Else no checkpoint of it would ever be sent. Returns the very object if there is nothing to take away.
+    """
+    esn = record.esn if record.esn is None else record.esn.encode()[:ESN_BYTES_MAX].decode(errors="ignore")
+    if _plain_bytes(_encoder.encode(record)) <= ATTRIBUTE_VALUE_BYTES_MAX and esn == record.esn:
+        return record
+    sizes = {name: _plain_bytes(bytes(value)) for name, value in record.attributes.items()}
+    kept = {name: value for name, value in record.attributes.items() if sizes[name] <= ATTRIBUTE_VALUE_BYTES_MAX}
+    found = msgspec.structs.replace(record, esn=esn, attributes=kept)
+    while kept and _plain_bytes(_encoder.encode(found)) > RECORD_BYTES_MAX:
+        del kept[max(kept, key=sizes.__getitem__)]
+    return record if found == record else found
+
+
+def _plain_bytes(text: bytes) -> float:
+    try:
+        return plain_bytes(text)
+    except InvalidMessageError:
+        return math.inf
 
 
 def _plan_close(device: Device, commit: Commit, occasion: Occasion) -> Planned:

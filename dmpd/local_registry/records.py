@@ -16,7 +16,9 @@ from msgspec.structs import replace
 from dmpd.local_registry.source import Evidence
 from dmpd.local_registry.sources.oui import is_local
 from dmpd.model import limits
+from dmpd.model.invalid import InvalidMessageError
 from dmpd.model.record import CORE_FIELDS, DeviceRecord, Interface, RecordPatch
+from dmpd.model.strict import check_strict
 
 IP6_PER_INTERFACE_MAX: Final = 8
 CLOSE_TO_LIMIT_BYTES: Final = 4096
@@ -186,6 +188,6 @@ def _is_attribute(key: str, value: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return check_strict(value, "") <= limits.ATTRIBUTE_VALUE_BYTES_MAX
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, InvalidMessageError):
         return False
-    return True

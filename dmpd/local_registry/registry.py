@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from dmpd.local_registry import metrics
 from dmpd.local_registry.identity import Holder, IdentityBook, IdentityFile, Resolution
-from dmpd.local_registry.planning import RECORD_BYTES_MAX, Device, Occasion, Plan, plan_device, row_of
+from dmpd.local_registry.planning import RECORD_BYTES_MAX, Device, Occasion, Plan, plan_device, row_of, within_limits
 from dmpd.local_registry.presence import Presence
 from dmpd.local_registry.records import VendorOf, cleaned, learned, merged, new_record, no_vendor
 from dmpd.local_registry.settings import PresenceSettings
@@ -24,6 +24,7 @@ from dmpd.model.codec import InvalidMessageError
 from dmpd.model.limits import ATTRIBUTES_MAX
 from dmpd.model.messages import Checkpoint, ClosedReason, Event
 from dmpd.model.record import Attributes, DeviceRecord
+from dmpd.model.strict import plain_bytes
 from dmpd.model.topics import RAE_SESSION
 
 SESSIONS_MAX: Final = 4096
@@ -70,7 +71,10 @@ class Registry:
         holders: dict[str, Holder] = {holder.session: holder for holder in known.holders}
         for one in stored:
             presence = Presence(self._rules, now_s=now_s, random=self._random, state=one.record.state)
-            device = Device(one.session, one.record, presence)
+            device = Device(one.session, within_limits(one.record), presence)
+            if device.record is not one.record:
+                _log.warning("%s: the stored record was over a limit and is cut", one.session)
+                self._dirty[one.session] = None
             device.stored, device.rev, device.epoch, device.first_seq = one.record, one.rev, one.epoch, one.first_seq
             device.ip = next((interface.ip4 for interface in one.record.interfaces if interface.ip4), None)
             self.devices[one.session] = device
@@ -264,7 +268,7 @@ class Registry:
         if len(attributes) > ATTRIBUTES_MAX:
             raise InvalidMessageError("too_large", f"more than {ATTRIBUTES_MAX} attributes")
         record = replace(device.record, attributes=attributes)
-        if len(_encoder.encode(record)) > RECORD_BYTES_MAX:
+        if plain_bytes(_encoder.encode(record)) > RECORD_BYTES_MAX:
             raise InvalidMessageError("too_large", f"a record of more than {RECORD_BYTES_MAX} bytes")
         device.record = record
         self._touched(device, cause="request")

@@ -11,6 +11,7 @@ from dmpd.model import limits
 from dmpd.model.invalid import InvalidMessageError
 from dmpd.model.messages import Change, Checkpoint, Closed, Durable, Event, Message, Request, Roster, Status
 from dmpd.model.record import Attributes, DeviceRecord, Interfaces, RecordPatch
+from dmpd.model.strict import plain_bytes
 from dmpd.model.topics import RAE_SESSION
 
 _CHARACTERS_SAFE = limits.ATTRIBUTE_KEY_BYTES_MAX // 4
@@ -51,13 +52,13 @@ def check_bounds(message: Message, payload_bytes: int) -> None:
 
 
 def check_attributes(attributes: Attributes, payload_bytes: int) -> None:
-    """Names and values of ``attributes``; ``payload_bytes`` of the whole message, or more if it is not known."""
+    """Names and values of ``attributes``; ``payload_bytes`` of the whole message (its ``plain_bytes``) or more."""
     for name in attributes:
         if not 0 < len(name) <= _CHARACTERS_SAFE:
             check_attribute_name(name)
     if payload_bytes > limits.ATTRIBUTE_VALUE_BYTES_MAX:
         for name, value in attributes.items():
-            if len(memoryview(value)) > limits.ATTRIBUTE_VALUE_BYTES_MAX:
+            if plain_bytes(memoryview(value)) > limits.ATTRIBUTE_VALUE_BYTES_MAX:
                 detail = f"attribute {name!r:.64}: over {limits.ATTRIBUTE_VALUE_BYTES_MAX} bytes"
                 raise InvalidMessageError("too_large", detail)
 

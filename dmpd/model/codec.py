@@ -86,7 +86,10 @@ def decode(payload: bytes, topic: Topic) -> Message:
         raise InvalidMessageError("empty", "no payload")
     if size > limits.PAYLOAD_BYTES_MAX:
         raise InvalidMessageError("too_large", f"{size} bytes, at most {limits.PAYLOAD_BYTES_MAX}")
-    check_strict(payload, topic.session)
+    size = check_strict(payload, topic.session)
+    if size > limits.PAYLOAD_BYTES_MAX:
+        detail = f"{size} bytes with its numbers written out, at most {limits.PAYLOAD_BYTES_MAX}"
+        raise InvalidMessageError("too_large", detail)
     message = _decode(payload, topic)
     if message.rae != topic.rae or message.session != topic.session:
         raise InvalidMessageError("mismatch", "rae or session differ from the topic's")

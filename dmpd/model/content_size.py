@@ -2,10 +2,12 @@
 
 One message is bounded (``limits``), and with it every record that a RAE holds and every checkpoint; a row that missed
 the end of attributes, or a RAE that is not honest, is not. Sizes do not depend on how JSON is spelled, because the
-database spells it anew, and are never above the length of the text that came. Pure.
+database spells it anew: it writes numbers out (``1e308`` takes 309 bytes). They are never above the length of the text
+that came, written out likewise. Pure.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +15,7 @@ from msgspec import Raw
 
 from dmpd.model import limits
 
-_decode: Final = msgspec.json.decode
+_decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
 FEW: Final = limits.ROW_ATTRIBUTES_BYTES_MAX // (limits.ATTRIBUTE_VALUE_BYTES_MAX + limits.ATTRIBUTE_KEY_BYTES_MAX)
 """So many attributes are within the bounds whatever they are."""
@@ -49,7 +51,7 @@ def attributes_size(attributes: Mapping[str, Any]) -> int:
 
 
 def value_size(value: Any) -> int:
-    """Text by its UTF-8 and two quotes; of all else each list, object, item, member, colon, number and word as one."""
+    """Text by its UTF-8 and two quotes, numbers written out; each list, object, item, member, colon and word as one."""
     if isinstance(value, str):
         return _text_size(value)
     if isinstance(value, Raw):
@@ -58,7 +60,19 @@ def value_size(value: Any) -> int:
         return 1 + sum(1 + value_size(item) for item in value)
     if isinstance(value, dict):
         return 1 + sum(2 + _text_size(name) + value_size(item) for name, item in value.items())
-    return 1
+    return 1 if value is None or isinstance(value, bool) else number_size(value)
+
+
+def number_size(number: int | Decimal) -> int:
+    """Characters of ``number`` without an exponent, as PostgreSQL's jsonb writes it: places are kept, zeros too."""
+    if isinstance(number, int):
+        return len(str(number))
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), "JSON has no infinity"
+    if not number:
+        return 1 if exponent >= 0 else 2 - exponent
+    whole = max(1, number.adjusted() + 1)
+    return (number < 0) + whole + (1 - exponent if exponent < 0 else 0)
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:

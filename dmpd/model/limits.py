@@ -9,11 +9,13 @@ EPOCH_MAX: Final = 4_102_444_800_000
 """Milliseconds at 2100-01-01: an epoch beyond it can only be damage, and would outrank every honest one for ever."""
 
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
+"""As it comes and with its numbers written out: ``1e308`` is 5 bytes of a message and 309 of a database's answer."""
 NESTING_MAX: Final = 64
 
 ATTRIBUTES_MAX: Final = 256
 ATTRIBUTE_KEY_BYTES_MAX: Final = 128
 ATTRIBUTE_VALUE_BYTES_MAX: Final = 16 * 1024
+"""Likewise."""
 ROW_ATTRIBUTES_MAX: Final = 1024
 """Of one device session's row, whatever changes add to it: four times what a record may have."""
 ROW_ATTRIBUTES_BYTES_MAX: Final = 2 * PAYLOAD_BYTES_MAX

@@ -7,21 +7,28 @@ anybody must look closely: its hits may be false, its passes never are.
 
 import json
 import math
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Final, NoReturn
 
 from dmpd.model import limits
+from dmpd.model.content_size import number_size
 from dmpd.model.invalid import InvalidMessageError
 
 _SHAPE: Final = bytes.maketrans(b"123456789+E[", b"0000000000e{")
 """Digits and ``+`` become ``0``, both brackets that open ``{``: what is looked for is then a plain sub-string."""
 _MANY_DIGITS: Final = b"0" * 18
-_BIG_EXPONENT: Final = b"0e000"
-_SMALL_EXPONENT: Final = b"0e-000"
+_EXPONENTS: Final = {digits: (b"0e" + b"0" * digits, b"0e-" + b"0" * digits) for digits in (1, 2, 3)}
+"""Of so many digits or more. The sign ``+`` counts as one, which makes some hits false."""
+_TWO_DIGITS_HARMLESS_BYTES: Final = 800
+"""In a text up to this no exponents of one or two digits (``1e99,``: 5 bytes, written out 101) break any bound."""
+_ONE_DIGIT_HARMLESS_BYTES: Final = 5900
+"""Likewise of one digit (``1e9,``)."""
 _EXPONENT_LENGTH_MAX: Final = 6
 
 
-def check_strict(payload: bytes, session: str) -> None:
-    """Refuse what a database or another reader would discover later.
+def check_strict(payload: bytes, session: str) -> int:
+    """Refuse what a database or another reader would discover later; returns what ``plain_bytes`` would.
 
     ``session`` is no number, but a UUID looks like one with a large exponent too often to look closely each time.
 
@@ -33,8 +40,19 @@ def check_strict(payload: bytes, session: str) -> None:
             payload.decode()
         except UnicodeDecodeError as error:
             raise InvalidMessageError("text", "not UTF-8") from error
-    if _is_suspicious(payload, session):
-        _look_closely(payload)
+    return len(payload) + (_look_closely(payload) if _is_suspicious(payload, session) else 0)
+
+
+def plain_bytes(text: bytes | memoryview) -> int:
+    """Bytes of JSON with its numbers written out, as databases store and return them; never below its length.
+
+    In a short text, which breaks no bound either way, numbers may be left as they are.
+
+    Raises:
+        InvalidMessageError: As ``check_strict``, if it looks closely.
+    """
+    text = bytes(text)
+    return len(text) + (_look_closely(text) if _has_exponent(text.translate(_SHAPE)) else 0)
 
 
 def parse_last_wins(payload: bytes) -> bytes | None:
@@ -59,22 +77,37 @@ def _is_suspicious(payload: bytes, session: str) -> bool:
     shape = payload.translate(_SHAPE)
     if _MANY_DIGITS in shape or shape.count(b"{") > limits.NESTING_MAX or b"\\u0000" in payload:
         return True
-    if _BIG_EXPONENT not in shape and _SMALL_EXPONENT not in shape:
-        return False
-    shape = payload.replace(session.encode(), b"").translate(_SHAPE)
-    return _BIG_EXPONENT in shape or _SMALL_EXPONENT in shape
+    return _has_exponent(shape) and _has_exponent(payload.replace(session.encode(), b"").translate(_SHAPE))
 
 
-def _look_closely(payload: bytes) -> None:
-    _check_value(_parse(payload, dict), 1)
+def _has_exponent(shape: bytes) -> bool:
+    """Whether there may be one that matters in a text of this length."""
+    size = len(shape)
+    digits = 3 if size <= _TWO_DIGITS_HARMLESS_BYTES else 2 if size <= _ONE_DIGIT_HARMLESS_BYTES else 1
+    big, small = _EXPONENTS[digits]
+    return big in shape or small in shape
 
 
-def _parse(payload: bytes, pairs_hook: object) -> object:
+def _look_closely(payload: bytes) -> int:
+    """Returns by how much its numbers make it longer if they are written out."""
+    longer = 0
+
+    def measured(digits: str) -> float:
+        nonlocal longer
+        number = _checked_float(digits)
+        longer += max(0, number_size(Decimal(digits)) - len(digits))
+        return number
+
+    _check_value(_parse(payload, dict, measured), 1)
+    return longer
+
+
+def _parse(payload: bytes, pairs_hook: object, parse_float: Callable[[str], float] | None = None) -> object:
     try:
         return json.loads(
             payload.decode(),
             parse_int=_checked_int,
-            parse_float=_checked_float,
+            parse_float=parse_float or _checked_float,
             parse_constant=_refused_constant,
             object_pairs_hook=pairs_hook,  # type: ignore[arg-type] # dict, or the counting one above
         )

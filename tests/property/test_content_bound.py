@@ -1,6 +1,7 @@
 """What attributes a row may have in all: no history makes it grow over that, and what is refused costs nothing else."""
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -23,6 +24,7 @@ JSON = st.recursive(
     | st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([1e308, -1e23, 5e-324, 0.0, -0.0])
     # no surrogates: they are refused before
     | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("aä\U0001f600", max_size=3), inner, max_size=3),
@@ -49,9 +51,30 @@ def is_within(attributes):
 def test_a_size_is_the_same_however_it_is_spelled_and_never_above_the_text(value):
     short = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     spelled = [short, json.dumps(value).encode(), json.dumps(value, indent=3).encode()]
-    sizes = {value_size(Raw(text)) for text in spelled} | {value_size(value)}
+    sizes = {value_size(Raw(text)) for text in spelled} | {value_size(Raw(written_out(value).encode()))}
     assert len(sizes) == 1
-    assert sizes.pop() <= len(short)
+    assert sizes.pop() <= len(written_out(value).encode())
+
+
+def written_out(value):
+    """As PostgreSQL writes it, but for the spaces."""
+    if isinstance(value, dict):
+        members = ",".join(f"{written_out(name)}:{written_out(one)}" for name, one in value.items())
+        return f"{{{members}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(written_out, value))}]"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f").removeprefix("" if value else "-")
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("number", "size"),
+    [("7", 1), ("-120", 4), ("1.50", 4), ("1e308", 309), ("-1.5e-9", 13), ("0e9", 1), ("0e-3", 5), ("12.5e1", 3)],
+)
+def test_a_number_counts_as_it_is_written_out(number, size):
+    assert value_size(Raw(number.encode())) == size
+    assert attributes_size({"a": Raw(f"[{number},true]".encode())}) == 3 + 1 + 1 + size + 1 + 1
 
 
 @settings(suppress_health_check=CHECK)

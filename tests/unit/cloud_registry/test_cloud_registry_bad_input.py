@@ -135,6 +135,12 @@ KINDS = {
     "257 attributes": (KEY, text(set={"attributes": {f"a{n}": n for n in range(257)}}), "malformed"),
     "a value of 16 KiB": (KEY, attribute(b'"' + b"x" * (16 * 1024 - 1) + b'"'), "too_large"),
     "a value of 256 KiB": (KEY, attribute(b'"' + b"x" * (256 * 1024) + b'"'), "too_large"),
+    "a value of 16 KB with its numbers written out": (KEY, attribute(b"[" + b"1e308," * 52 + b"1e308]"), "too_large"),
+    "257 KB with its numbers written out": (
+        KEY,
+        attributes(b"{%s}" % b",".join(b'"a%d": [%s1]' % (n, b"1e308," * 52) for n in range(17))),
+        "too_large",
+    ),
     "a name of 129 bytes": (KEY, text(set={"attributes": {"x" * 129: 1}}), "too_large"),
     "a name of 65 times two bytes": (KEY, text(set={"attributes": {"\u00e4" * 65: 1}}), "too_large"),
     "an empty name": (KEY, text(set={"attributes": {"": 1}}), "too_large"),

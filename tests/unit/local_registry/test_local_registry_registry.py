@@ -1,15 +1,22 @@
 """The registry: evidence in, transactions out; what each message says, and what is never said at all."""
 
 import itertools
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
+from msgspec import Raw
+
+from dmpd.local_registry.engine import Engine
 from dmpd.local_registry.identity import Holder, IdentityFile
+from dmpd.local_registry.outbox import Row
 from dmpd.local_registry.planning import Occasion, Plan
 from dmpd.local_registry.registry import Registry
 from dmpd.local_registry.settings import PresenceSettings
 from dmpd.local_registry.source import Evidence
 from dmpd.local_registry.store import StoredDevice
+from dmpd.local_registry.uplink import Uplink
 from dmpd.model.codec import decode
 from dmpd.model.messages import Change, Checkpoint, Closed, Event, Message
 from dmpd.model.record import DeviceRecord
@@ -225,6 +232,60 @@ def test_record_too_large_to_checkpoint_is_refused() -> None:
         disk.commit()
     (device,) = devices.devices.values()
     assert 10 < len(device.record.attributes) < 17
+
+
+def test_record_too_large_with_its_numbers_written_out_is_refused() -> None:
+    devices = registry()
+    disk = Disk(devices)
+    for number in range(20):
+        see(
+            devices,
+            attributes={f"a{number}": b"[" + b"1e300," * 49 + b"1]", f"b{number}": b"[" + b"1e300," * 60 + b"1]"},
+        )
+        disk.commit()
+    (device,) = devices.devices.values()
+    assert device.stored is not None
+    assert {name[0] for name in device.stored.attributes} == {"a"}, "no value over its bound"
+    assert 10 < len(device.stored.attributes) < 18
+    Disk(devices, epoch=6)
+    devices.want_checkpoint_rows([device.session], supersede=False)
+    assert isinstance(disk.commit()[0], Checkpoint)
+
+
+def test_stored_records_over_a_limit_of_today_are_cut_and_said_anew() -> None:
+    """Else no checkpoint of the session would ever be sent, and every change after a restart would be refused."""
+    devices = registry()
+    huge = {f"h{number}": Raw(b"[" + b"1e308," * 2700 + b"1]") for number in range(15)}
+    large = {f"l{number}": Raw(b'"' + b"x" * 15_000 + b'"') for number in range(18)}
+    record = DeviceRecord(state="online", esn="\U0001f600" * 1000, attributes={"a": Raw(b"1"), **huge, **large})
+    session = "00000000-0000-0000-0000-00000000000a"
+    stored = StoredDevice(session=session, epoch=5, rev=7, first_seq=1, record=record)
+    devices.restore([stored], IdentityFile(holders=[Holder(session=session, esn="E1", macs=[MAC])]), 0.0)
+    said = devices.checkpoint(session, epoch=6, at=AT)
+    assert said is not None
+    assert Engine.checkpoint(SimpleNamespace(registry=devices, journal=SimpleNamespace(epoch=6)), session, "x") is None  # type: ignore[arg-type]
+    disk = Disk(devices, epoch=6)
+    (checkpoint,) = disk.commit()
+    assert isinstance(checkpoint, Checkpoint)
+    assert checkpoint.rev == 8
+    assert checkpoint.record.esn == "\U0001f600" * 512
+    assert "a" in checkpoint.record.attributes
+    assert not huge.keys() & checkpoint.record.attributes.keys()
+    assert len(large.keys() & checkpoint.record.attributes.keys()) == 17
+    see(devices, ip="10.0.0.1")
+    (change,) = disk.commit()
+    assert change.rev == 9  # type: ignore[union-attr]
+
+
+def test_a_stored_row_over_a_limit_of_today_is_sent_under_the_new_epoch() -> None:
+    """The cloud refuses it, sees what is missing and asks; to fail here would end the RAE at every start."""
+    members = {"v": 1, "kind": "change", "rae": "R1", "session": "00000000-0000-0000-0000-00000000000a", "epoch": 5}
+    payload = json.dumps(members | {"at": "2026-01-02T00:00:00Z", "rev": 3, "set": {"attributes": {"a": "N"}}})
+    row = Row(3, str(members["session"]), "change", 5, 0, payload.replace('"N"', "0e-99999").encode())
+    uplink = SimpleNamespace(_rae="R1", _epoch=6, _topic_of=lambda row: Topic("R1", row.session, "info"))
+    sent = Uplink._stamped(uplink, row)  # type: ignore[arg-type]
+    assert b"0e-99999" in sent
+    assert json.loads(sent)["epoch"] == 6
 
 
 def test_restart_knows_the_sessions_and_judges_nobody() -> None:

@@ -1,12 +1,17 @@
 """Every limit: at the bound it passes, one over it is refused, on the edge as in the cloud."""
 
+from decimal import Decimal
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from dmpd.model import limits
 from dmpd.model.codec import InvalidMessageError, decode, encode
 from dmpd.model.messages import Durable, Event, Roster
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
+from dmpd.model.strict import plain_bytes
 from dmpd.model.topics import parse_topic
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
 
@@ -72,6 +77,18 @@ CASES = {
         limits.ATTRIBUTE_VALUE_BYTES_MAX,
         lambda n: checkpoint(1, DeviceRecord(attributes={"k": Raw(b'"' + b"x" * (n - 2) + b'"')})),
     ),
+    "attribute value written out": (
+        limits.ATTRIBUTE_VALUE_BYTES_MAX,
+        lambda n: with_attributes({"k": Raw(b"[" + b"1e308," * 52 + b'"' + b"x" * (n - 52 * 310 - 4) + b'"]')}),
+    ),
+    "attribute value of many small exponents": (
+        limits.ATTRIBUTE_VALUE_BYTES_MAX,
+        lambda n: with_attributes({"k": Raw(b"[" + b"1E9," * 1480 + b'"' + b"x" * (n - 1480 * 11 - 4) + b'"]')}),
+    ),
+    "attribute value of many fractions": (
+        limits.ATTRIBUTE_VALUE_BYTES_MAX,
+        lambda n: with_attributes({"k": Raw(b"[" + b"5e-20," * 700 + b'"' + b"x" * (n - 700 * 23 - 4) + b'"]')}),
+    ),
     "interfaces": (limits.INTERFACES_MAX, lambda n: with_interfaces([Interface(mac=MAC)] * n)),
     "addresses": (limits.ADDRESSES_MAX, addresses),
     "text": (limits.TEXT_LENGTH_MAX, text),
@@ -120,6 +137,41 @@ def test_payload_at_the_bound_and_one_over():
     decode(payload_of(limits.PAYLOAD_BYTES_MAX), topic)
     with pytest.raises(InvalidMessageError, match="too_large"):
         decode(payload_of(limits.PAYLOAD_BYTES_MAX + 1), topic)
+
+
+@pytest.mark.parametrize("number", [b"1e308", b"-1E+99", b"1e9", b"1e-9", b"2.5e-307"])
+def test_payload_with_its_numbers_written_out_at_the_bound_and_one_over(number):
+    """As databases give them back: a payload of 20 KB could be a megabyte there."""
+    topic = parse_topic(f"dmp/v1/{RAE}/{SESSION}/info")
+    long = len(written_out(number.decode())) + 1
+    value = b"[" + (number + b",") * ((limits.ATTRIBUTE_VALUE_BYTES_MAX - 9) // long) + b"0]"
+    payload = encode(with_attributes({f"a{n}": Raw(value) for n in range(15)}))
+    rest = limits.PAYLOAD_BYTES_MAX - len(payload) - 15 * value.count(number) * (long - 1 - len(number))
+    decode(payload[:-1] + b" " * rest + b"}", topic)
+    with pytest.raises(InvalidMessageError, match=r"too_large.*written out"):
+        decode(payload[:-1] + b" " * (rest + 1) + b"}", topic)
+
+
+def written_out(number):
+    """As PostgreSQL writes it: no zero has a sign."""
+    found = Decimal(number)
+    return format(found or abs(found), "f")
+
+
+@settings(deadline=None)
+@given(
+    numbers=st.lists(st.from_regex(r"\A-?(0|[1-9][0-9]{0,5})(\.[0-9]{1,5})?([eE][+-]?[0-9]{1,3})?\Z"), min_size=1),
+    times=st.integers(1, 300),
+)
+def test_what_is_short_written_out_or_not_breaks_no_bound_and_else_it_is_exact(numbers, times):
+    text = "[" + ",".join(numbers * times) + "]"
+    try:
+        found = plain_bytes(text.encode())
+    except InvalidMessageError:
+        return
+    out = "[" + ",".join(max((written_out(one), one), key=len) for one in numbers * times) + "]"
+    assert len(text) <= found
+    assert found == len(out) or len(out) <= limits.ATTRIBUTE_VALUE_BYTES_MAX
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from msgspec import Raw
 from rich.console import Console
 
 from dmpd.cli import ctl_devices, dmpctl, showing
-from dmpd.cloud_registry import devices, query
+from dmpd.cloud_registry import devices, history, query
+from dmpd.cloud_registry.device_filter import DeviceFilter
 from dmpd.local_registry.store import Commit, DeviceWrite, Store
-from dmpd.model.messages import Event, Status
+from dmpd.model.messages import Event, Roster, Status
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from dmpd.runtime import exit_codes
 from tests.support import many_rows
@@ -450,6 +451,61 @@ def test_raes(fill, connection, config, capsys):
         assert run(config, "raes", "--json", *words) == (exit_codes.OK if count else exit_codes.DIFFERENT)
         assert len(shown_json(capsys)) == count, words
     assert [one.silence_s for one in query.raes(connection, now=NOW)] == [120.0, 120.0, None]
+
+
+def test_a_rae_counts_the_devices_that_it_has(fill, connection):
+    gone = session_id(3)
+    fill(
+        status(RAE),
+        checkpoint(1, TV, session=session_id(1), seq=1),
+        checkpoint(1, TV, session=session_id(2), seq=2),
+        closed(2, session=session_id(2), seq=3),
+        checkpoint(1, TV, session=gone, seq=4),
+        Roster(v=1, rae=RAE, session="rae", at=AT, epoch=EPOCH, first=gone, last=gone, sessions=(), seq_high=9),
+    )
+    (one,) = query.raes(connection, now=NOW)
+    assert (one.devices, one.online, one.stale) == (1, 1, 0), "neither one that ended nor one that is absent"
+
+
+def test_a_device_is_reachable_while_its_rae_is(fill, connection):
+    def reachable(now):
+        (listed,) = devices.find(connection, DeviceFilter(), limit=10, now=now)
+        shown = query.device(connection, RAE, SESSION, now=now)
+        assert listed.reachable == shown.reachable
+        return shown.reachable
+
+    heard = [("mqtt-received-at", b"2026-11-25T04:08:00.000Z")]
+    fill(checkpoint(1, TV))
+    assert not reachable(NOW), "no status was ever heard"
+    fill(status(RAE), headers=heard)
+    assert reachable(NOW)
+    assert not reachable(NOW.replace(minute=11, second=1)), "silence"
+    fill(status(RAE, "lost"), headers=heard)
+    assert not reachable(NOW)
+
+
+def test_every_interface_of_a_device_leads_to_it(fill, connection):
+    interfaces = tuple(Interface(mac=f"02:00:00:00:00:0{n}", ip4=f"10.0.0.{n}") for n in (1, 2, 3))
+    fill(checkpoint(1, DeviceRecord(interfaces=interfaces)), checkpoint(1, session=session_id(2)))
+    for one in interfaces:
+        for wanted in (DeviceFilter(mac=one.mac), DeviceFilter(ip=one.ip4)):
+            assert [found.session for found in devices.find(connection, wanted, limit=10)] == [SESSION], wanted
+
+
+def test_history_leaves_canaries_out_unless_asked(fill, connection):
+    fill(checkpoint(1, TV), msgspec.structs.replace(checkpoint(1, TV), rae="canary-0001"))
+    assert [event.rae for event in history.read(connection)] == [RAE]
+    assert {event.rae for event in history.read(connection, canary=True)} == {RAE, "canary-0001"}
+    assert [event.rae for event in history.read(connection, rae="canary-0001")] == ["canary-0001"]
+
+
+def test_a_device_is_shown_with_its_newest_events(fill, connection):
+    fill(checkpoint(1, TV, seq=1))
+    for minute, state in enumerate(("asleep", "standby", "offline"), 1):
+        said = change(minute + 1, seq=minute + 1, patch=RecordPatch(state=state))
+        fill(msgspec.structs.replace(said, at=AT.replace(minute=minute)))
+    shown = query.device(connection, RAE, SESSION, events_max=2)
+    assert [event.detail["to"] for event in shown.events] == ["offline", "standby"]
 
 
 def test_a_database_that_is_away_or_bare_is_one_sentence(config, postgres, capsys):

@@ -81,6 +81,7 @@ def test_closed_leaves_a_slim_tombstone(connection, handler):
 
 
 def test_the_same_again_writes_nothing(connection, handler):
+    only_postgresql()
     messages = [
         checkpoint(1, DeviceRecord(state="online", attributes={"a": Raw(b'{"b":1, "a":2}')}), seq=1),
         change(2, patch=RecordPatch(state="asleep"), seq=2),
@@ -96,6 +97,7 @@ def test_the_same_again_writes_nothing(connection, handler):
 
 @pytest.mark.parametrize("number", ["1e22", "1e23", "12345678901234567e3", "1e308", "0e9", "-0.0", "7e-320", "1.50e1"])
 def test_a_number_that_the_database_spells_anew_is_the_same_again(connection, handler, postgres, number):
+    only_postgresql()
     message = checkpoint(1, DeviceRecord(state="online", attributes={"a": Raw(number.encode())}), seq=1)
     hand(handler, message)
     versions = "SELECT xmin::text, applied_at FROM device_session"
@@ -309,6 +311,7 @@ def test_two_zombies_on_one_range_in_different_batches(connection, postgres):
 
 
 def test_a_wide_batch_goes_in_transactions_of_bounded_size(connection, postgres):
+    only_postgresql()
     handler = make_handler(postgres, transaction_sessions_max=100)
     with contextlib.closing(handler):
         hand(handler, *(checkpoint(1, session=session_id(number)) for number in range(250)))
@@ -330,6 +333,7 @@ def test_it_wants_wide_batches_unless_few_sessions_say_much(connection, handler)
 
 @pytest.mark.parametrize("value", [b'"%s"', b'["%s"]'], ids=["text", "list"])
 def test_a_transaction_of_large_values_is_bounded_too(connection, postgres, value):
+    only_postgresql()
     record = DeviceRecord(attributes={"a": Raw(value % (b"x" * 16_000))})
     with contextlib.closing(make_handler(postgres, transaction_bytes_max=64 * 1024)) as handler:
         for rev in (1, 2):

@@ -9,6 +9,8 @@ import pytest
 
 from dmpd.cloud_registry import migrate
 from dmpd.runtime.database import connect
+from tests.support import sql_faults
+from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
 
@@ -97,3 +99,35 @@ def test_roles_get_what_they_need_and_no_more(connection):
                 assert connection.execute(asked, (role, table, "SELECT")).fetchone() == (True,), table
                 may_insert = insert and table != "schema_version"
                 assert connection.execute(asked, (role, table, "INSERT")).fetchone() == (may_insert,), table
+
+
+def test_who_comes_second_waits_and_finds_nothing_to_do(postgres, connection):
+    only_postgresql()
+    connection.execute(migrate._VERSION_TABLE)
+    connection.execute("INSERT INTO schema_version VALUES ('dmpd', 0)")
+    applied = []
+
+    def work():
+        with contextlib.closing(connect(postgres, application="dmpd-cloud-registry-migrate")) as other:
+            other.autocommit = True
+            applied.append(migrate.migrate(other))
+
+    thread = threading.Thread(target=work)
+    with connection.transaction():
+        connection.execute("SELECT version FROM schema_version WHERE product = 'dmpd' FOR UPDATE")
+        thread.start()
+        with contextlib.closing(connect(postgres, application="test")) as watch:
+            watch.autocommit = True
+            sql_faults.wait_for_waiters(watch)
+        connection.execute("UPDATE schema_version SET version = %s", (len(migrate.steps()),))
+    thread.join(60)
+    assert applied == [[]]
+
+
+def test_a_step_takes_its_time(connection, monkeypatch):
+    """An index over millions of rows takes longer than any statement of a daemon may."""
+    monkeypatch.setattr(migrate, "steps", lambda: [migrate.Step(1, "slow", "SELECT pg_sleep(1.5)")])
+    connection.execute("SET statement_timeout = 500")
+    connection.answer_timeout_s = 0.5
+    assert migrate.migrate(connection) == ["slow"]
+    assert connection.execute("SHOW statement_timeout").fetchone() == ("500ms",)

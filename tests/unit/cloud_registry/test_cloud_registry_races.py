@@ -7,8 +7,10 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from dmpd.model.messages import Roster
+from dmpd.cloud_registry import reader, sink
+from dmpd.model.messages import Roster, Status
 from dmpd.model.record import DeviceRecord, RecordPatch
+from dmpd.runtime.database import connect
 from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
@@ -66,6 +68,50 @@ def test_the_second_writer_of_a_new_session_begins_again(connection, postgres):
         change(2, patch=RecordPatch(attributes={"b": Raw(b"2")})),
     )
     assert (row.rev, row.stale, row.record.attributes) == (2, False, {"a": Raw(b"1"), "b": Raw(b"2")})
+
+
+def test_the_second_writer_of_a_rae_judges_what_the_first_one_left(connection, postgres):
+    def work(run, offset):
+        said = Status(v=1, rae=RAE, session="rae", at=AT, epoch=EPOCH, state="ready", run=run, seq_high=0)
+        with contextlib.closing(make_handler(postgres)) as own:
+            own.handle([record_of(said, offset)], OutputTwin())
+
+    work(1, 0)
+    threads = [threading.Thread(target=work, args=(run, offset)) for offset, run in enumerate((3, 2), 1)]
+    sql_faults.install(connection)
+    with sql_faults.gate(connection, "rae"):
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            sql_faults.wait_for_waiters(connection, waiting)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert connection.execute("SELECT run FROM rae").fetchone() == (3,)
+
+
+def test_rows_are_locked_in_key_order_however_they_come(connection, postgres):
+    """Two writers that lock the same rows in two orders end as a deadlock."""
+    sessions = [session_id(number) for number in (1, 2, 3)]
+    with contextlib.closing(make_handler(postgres)) as handler:
+        records = [record_of(checkpoint(1, session=one), offset) for offset, one in enumerate(sessions)]
+        handler.handle(records, OutputTwin())
+
+    def lock_all():
+        with contextlib.closing(connect(postgres, application="dmpd-cloud-registry-test")) as own:
+            sink.look_up_by_keys(own)
+            reader.lock_rows(own, [(RAE, one) for one in reversed(sessions)])
+            own.rollback()
+
+    with contextlib.closing(connect(postgres, application="test")) as first:
+        first.execute("SELECT 1 FROM device_session WHERE session = %s::text::uuid FOR UPDATE", (sessions[0],))
+        thread = threading.Thread(target=lock_all)
+        thread.start()
+        sql_faults.wait_for_waiters(connection)
+        free = connection.execute("SELECT session::text FROM device_session ORDER BY session FOR UPDATE SKIP LOCKED")
+        assert [session for (session,) in free] == sessions[1:], "who waits for the first one holds none behind it"
+        first.rollback()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def roster(*sessions, seq_high):

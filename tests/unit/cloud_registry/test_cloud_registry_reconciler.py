@@ -19,6 +19,7 @@ from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.kafka_memory import MemoryKafka, MemoryProducer
 from tests.support.messages import AT, EPOCH, RAE, change, checkpoint, closed, session_id
 from tests.support.rows import OutputTwin, make_handler, migrated, record_of
+from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
 
@@ -186,6 +187,7 @@ def test_while_kafka_is_away_requests_do_not_pile_up(fill, postgres):
 
 
 def test_a_database_that_went_back_is_counted_once_and_nothing_else_is(fill, connection, postgres):
+    only_postgresql()
     before = metrics.REWINDS._value.get()
     fill(change(3))
     with running(postgres) as rig:

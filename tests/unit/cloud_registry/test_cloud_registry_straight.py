@@ -12,6 +12,7 @@ from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
 from tests.support.rows import OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
 RECORD = DeviceRecord(
@@ -216,6 +217,7 @@ def test_a_row_that_appears_meanwhile_is_judged(connection, handler, postgres, m
 
 
 def test_the_connection_lost_in_mid_statement_costs_time_only(connection, handler, monkeypatch):
+    only_postgresql()
     hand(handler, checkpoint(1, RECORD, seq=1))
     write = straight.write
     kills = []
@@ -234,6 +236,7 @@ def test_the_connection_lost_in_mid_statement_costs_time_only(connection, handle
 
 def test_rows_are_found_by_their_keys_also_when_the_tables_were_empty_at_first(connection, handler, judged):
     """A plan is kept for good, and of empty tables to read them whole looks cheapest."""
+    only_postgresql()
     for n in range(1, 21):
         hand(handler, checkpoint(1, RECORD, session=session_id(n)), start=10 * n)
         hand(
@@ -249,3 +252,48 @@ def test_rows_are_found_by_their_keys_also_when_the_tables_were_empty_at_first(c
         "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN ('device_session', 'device_attribute')"
     ).fetchone()
     assert (scanned, judged) == (0, [])
+
+
+GONE = Roster(
+    v=1, rae=RAE, session="rae", at=AT, epoch=EPOCH, first=session_id(0), last=session_id(9), sessions=(), seq_high=5
+)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [closed(1), GONE, checkpoint(1, DeviceRecord(attributes={"a": Raw(b"7")}))],
+    ids=["closed", "absent", "other content"],
+)
+def test_what_another_writer_did_at_the_very_revision_that_is_known_is_seen(connection, handler, postgres, then):
+    hand(handler, checkpoint(1, RECORD, seq=1))
+    with contextlib.closing(make_handler(postgres)) as other:
+        hand(other, then, start=1)
+    hand(handler, change(2, patch=RecordPatch(state="asleep", attributes={"a": Raw(b"1")}), seq=6), start=2)
+    row = rows_of(connection)[SESSION]
+    if then is GONE:
+        assert (row.rev, row.absent, row.stale) == (2, False, False)
+        assert connection.execute("SELECT kafka_offset FROM device_session").fetchone() == (2,)
+    elif row.closed is None:
+        assert row.record.attributes == {"a": Raw(b"1")}
+    else:
+        assert (row.closed, row.rev, row.record) == ("left", 1, DeviceRecord())
+        assert connection.execute("SELECT count(*) FROM device_attribute").fetchone() == (0,)
+
+
+def test_nothing_is_known_of_a_database_that_was_left_and_found_again(connection, handler):
+    """It may be an older one, restored: what was passed over as old news is news to it."""
+    only_postgresql()
+    other = session_id(2)
+    said = change(2, patch=RecordPatch(attributes={"a": Raw(b"2")}))
+    hand(handler, checkpoint(1, RECORD), checkpoint(1, RECORD, session=other))
+    hand(handler, said, start=2)
+    connection.execute("UPDATE device_session SET rev = 1, kafka_offset = 0 WHERE session = %s::text::uuid", (SESSION,))
+    connection.execute("UPDATE device_attribute SET value = '1' WHERE name = 'a'")
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'dmpd-cloud-registry-%'"
+    )
+    hand(handler, said, msgspec.structs.replace(said, session=other), start=2)
+    for session in (SESSION, other):
+        row = rows_of(connection)[session]
+        assert (row.rev, row.record.attributes["a"]) == (2, Raw(b"2")), session

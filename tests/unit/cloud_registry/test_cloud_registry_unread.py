@@ -15,6 +15,7 @@ from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, session_id
 from tests.support.rows import OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+from tests.support.services import only_postgresql
 
 RECORD = DeviceRecord(
     esn="E",
@@ -85,6 +86,7 @@ def runs_of(*messages):
 
 def versions(connection):
     """Of each row what changes when it is written, or locked."""
+    only_postgresql()
     return connection.execute("SELECT session, xmin::text, xmax::text FROM device_session ORDER BY session").fetchall()
 
 

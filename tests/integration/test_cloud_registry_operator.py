@@ -23,7 +23,8 @@ HOME = partition_of(RAE, PARTITIONS)
 
 
 def test_an_operator_sees_pauses_replays_and_drains(tmp_path, kafka, postgres, capsys):
-    daemon = CloudDaemon(tmp_path, kafka, postgres, partitions=PARTITIONS)
+    often = {"retention": {"interval_s": 0.2}}
+    daemon = CloudDaemon(tmp_path, kafka, postgres, partitions=PARTITIONS, registry=often)
     assert daemon.dmpd("migrate").returncode == exit_codes.OK
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     ctl = Dmpctl(daemon.config, capsys)
@@ -40,6 +41,10 @@ def test_an_operator_sees_pauses_replays_and_drains(tmp_path, kafka, postgres, c
         return json.loads(ctl.out)
 
     with migrated(postgres) as connection, daemon:
+        connection.execute(
+            "INSERT INTO device_event VALUES ('R-old', 'rae', now(), 1, 'x', 1, '{}', now() - INTERVAL '90 days')"
+        )
+        wait_for(lambda: connection.execute("SELECT count(*) FROM device_event").fetchone() == (0,), log)
         produce(b"{")
         [letter] = wait_for(lambda: listed("--source", RAE, "--since", "1h", "--partition", str(HOME)), log)
         assert (letter["reason"], letter["value"], letter["key"], letter["replayed"]) == ("malformed", "{", KEY, 0)

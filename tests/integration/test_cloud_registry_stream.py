@@ -17,6 +17,7 @@ from dmpd.runtime.kafka_reader import TopicReader
 from tests.support.cloud_daemon import CloudDaemon
 from tests.support.messages import SESSION, change, checkpoint, session_id
 from tests.support.rows import migrated, rows_of
+from tests.support.services import CRDB_URL
 
 pytestmark = pytest.mark.services
 
@@ -112,9 +113,11 @@ def test_rows_equal_the_model_whoever_is_killed(daemon, kafka, postgres):
         daemon.start()
         produce(producer, topic, messages[4000:4500])
         wait_for(lambda: revs() >= 3000, "the next parent at work")
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'dmpd-cloud-registry-%'"
-        )
+        if not CRDB_URL:  # which has no such function
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'dmpd-cloud-registry-%'"
+            )
         produce(producer, topic, messages[4500:])
         wait_for(lambda: revs() == 5000, "everything in the database")
         assert daemon.drain() == exit_codes.OK, daemon.log_path.read_text()[-3000:]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from dmpd.cloud_registry import reader, sink
+from dmpd.cloud_registry import sink, statements
 from dmpd.model.messages import Roster, Status
 from dmpd.model.record import DeviceRecord, RecordPatch
 from dmpd.runtime.database import connect
@@ -99,7 +99,7 @@ def test_rows_are_locked_in_key_order_however_they_come(connection, postgres):
     def lock_all():
         with contextlib.closing(connect(postgres, application="dmpd-cloud-registry-test")) as own:
             sink.look_up_by_keys(own)
-            reader.lock_rows(own, [(RAE, one) for one in reversed(sessions)])
+            own.execute(statements.LOCK, ([RAE] * 3, list(reversed(sessions))))
             own.rollback()
 
     with contextlib.closing(connect(postgres, application="test")) as first:

@@ -70,16 +70,15 @@ def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
     run: list[Step] = []
     changed_by: Record | None = None
 
-    def take(steps: Sequence[Step]) -> None:
+    # Neither calls itself: a closure in a cycle would keep the rows until the garbage collector comes, which counts
+    # objects and not bytes.
+    def take(steps: Sequence[Step]) -> bool:
+        """False: refused as a whole, which says nothing of each."""
         nonlocal row, changed_by
         messages = [step.message for step in steps if isinstance(step.message, Foldable)]
         after, verdict = apply(row, fold_all(map(fold_of, messages)), rae=unit.rae, session=unit.session)
         if verdict.outcome == "refused" and len(steps) > 1:
-            if len(steps) > _ONE_BY_ONE_MAX:
-                raise TooManyAtOnceError
-            for step in steps:
-                take([step])
-            return
+            return False
         asks.take(unit.rae, verdict)
         if verdict.outcome == "refused":
             refusals.append(Refusal(steps[0].record, verdict.detail))
@@ -88,11 +87,15 @@ def decide(unit: Unit, row: DeviceRow | None, asks: Asks) -> Decision:
         if after is not row:
             events.extend(_history(row, messages))
             row, changed_by = after, steps[-1].record
+        return True
 
     def end_run() -> None:
-        if run:
-            take(run)
-            run.clear()
+        if run and not take(run):
+            if len(run) > _ONE_BY_ONE_MAX:
+                raise TooManyAtOnceError
+            for step in run:
+                take([step])
+        run.clear()
 
     for step in unit.steps:
         message = step.message

@@ -134,12 +134,17 @@ def is_retained(record: Record) -> bool:
     return dict(record.headers).get("mqtt-retain") == b"1"
 
 
-def chunks(units: Sequence[Unit], *, sessions_max: int, bytes_max: int) -> Iterable[Sequence[Unit]]:
-    """Cut ``units`` into transactions, in order; a unit larger than ``bytes_max`` is alone."""
+_NOTHING: Final[Mapping[tuple[str, str], int]] = {}
+
+
+def chunks(
+    units: Sequence[Unit], *, sessions_max: int, bytes_max: int, row_bytes: Mapping[tuple[str, str], int] = _NOTHING
+) -> Iterable[Sequence[Unit]]:
+    """Cut ``units`` into transactions, in order; a unit larger than ``bytes_max``, with its row, is alone."""
     chunk: list[Unit] = []
     size_bytes = 0
     for unit in units:
-        own = unit.size_bytes
+        own = unit.size_bytes + row_bytes.get(unit.key, 0)
         if chunk and (len(chunk) >= sessions_max or size_bytes + own > bytes_max):
             yield chunk
             chunk, size_bytes = [], 0

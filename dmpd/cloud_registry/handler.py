@@ -8,13 +8,14 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 
-from dmpd.cloud_registry import sink
+from dmpd.cloud_registry import reader, sink
 from dmpd.cloud_registry.asks import Asks, Teller
 from dmpd.cloud_registry.decide import TooManyAtOnceError
 from dmpd.cloud_registry.gather import Refuse, Unit, chunks, gather
@@ -40,6 +41,8 @@ _WIDE_BYTES: Final = 16 << 20
 _ENOUGH_BYTES: Final = 2 << 20
 _ENOUGH_PER_KEY: Final = 200
 """With so many updates of each, rows are not what costs: then the ring rather fills while the worker folds."""
+_FEW_ROWS: Final = 8
+"""Whatever they hold, so many may be in memory together."""
 _JUDGED_RECORDS: Final = 1000
 """A smaller batch says nothing of that."""
 
@@ -90,12 +93,26 @@ class CloudRegistryHandler:
                 lambda connection: sink.find_phantoms(connection, rosters), output, {}, is_single=True
             ),
         )
-        units = self._read(lambda connection: sink.leave_out_old(connection, units, asks), output, units)
-        settings = self._settings
-        for chunk in chunks(
-            units, sessions_max=settings.transaction_sessions_max, bytes_max=settings.transaction_bytes_max
-        ):
+        settings, row_bytes = self._settings, self._row_bytes(units, output)
+
+        def cut(units: Sequence[Unit], sessions_max: int) -> Iterable[Sequence[Unit]]:
+            """The rows of each are in memory together."""
+            return chunks(
+                units, sessions_max=sessions_max, bytes_max=settings.transaction_bytes_max, row_bytes=row_bytes
+            )
+
+        news: list[Unit] = []
+        for chunk in cut(units, len(units)):
+            news += self._read(partial(sink.leave_out_old, units=chunk, asks=asks), output, list(chunk))
+        for chunk in cut(news, settings.transaction_sessions_max):
             self._write(chunk, refuse, output, asks)
+
+    def _row_bytes(self, units: Sequence[Unit], output: Output) -> Mapping[tuple[str, str], int]:
+        """How large the rows are that ``units`` are about; of few it does not matter."""
+        keys = [unit.key for unit in units if not unit.is_rae]
+        if len(keys) <= _FEW_ROWS:
+            return {}
+        return self._read(lambda connection: reader.content_bytes(connection, keys), output, {})
 
     def _write(self, units: Sequence[Unit], refuse: Refuse, output: Output, asks: Asks) -> None:
         """Write all of ``units``; what the database refuses is halved, by units and then by steps, in order."""

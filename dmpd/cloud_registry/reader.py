@@ -53,17 +53,24 @@ class Whole(NamedTuple):
     rev: int
     seq: int
     is_exact: bool
-    """Open, and neither stale nor absent."""
+    """Open, and neither stale nor absent; and ``record`` is complete: of a large one it is not."""
     partition: int
     offset: int
     record: DeviceRecord
 
 
 def read_whole(connection: Connection, keys: Collection[Key]) -> dict[Key, Whole]:
-    """The rows of ``keys`` that exist, each with its children. One statement, no lock."""
+    """The rows of ``keys`` that exist, each with its children. One statement, no lock.
+
+    All together are bounded: of many rows, those that are large come without their children.
+    """
     found: dict[Key, Whole] = {}
-    for rae, session, *values in connection.execute(statements.READ_WHOLE, columns(keys)):
+    bytes_max = min(_WHOLE_BYTES_MAX, _ANSWER_BYTES_MAX // (2 * len(keys))) if keys else 0
+    for rae, session, *values in connection.execute(statements.READ_WHOLE, (*columns(keys), bytes_max)):
         *place, esn, source, manufacturer, model, name, state, first_seen, onboarded_at, interfaces, attributes = values
+        if interfaces == "" or attributes == "":  # not NULL, which is none
+            interfaces = attributes = None
+            place[3] = False
         record = DeviceRecord(
             esn=esn,
             esn_source=source,
@@ -80,6 +87,15 @@ def read_whole(connection: Connection, keys: Collection[Key]) -> dict[Key, Whole
     return found
 
 
+def content_bytes(connection: Connection, keys: Collection[Key]) -> dict[Key, int]:
+    """About what ``with_content`` would bring of each of ``keys``, 0 of what does not exist. No lock."""
+    return {(rae, session): size for rae, session, size in connection.execute(statements.CONTENT_BYTES, columns(keys))}
+
+
+_WHOLE_BYTES_MAX: Final = 64 << 10
+"""Of a row's attributes, and of its interfaces: nearly every row takes a hundredth."""
+_ANSWER_BYTES_MAX: Final = 32 << 20
+"""In memory it takes about three times as much."""
 _attributes_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
 

@@ -36,17 +36,33 @@ SELECT a.rae, a.session::text, a.name, a.value::text
 FROM {_KEYS} JOIN device_attribute a ON a.rae = k.rae AND a.session = k.session
 """  # noqa: S608 - constants
 
-# In one statement, hence of one moment, and one answer of the database where each of the four above is another.
+# In one statement, hence of one moment, and one answer of the database where each of the four above is another. What is
+# longer than the third parameter stays in the database: there stands an empty text instead.
 READ_WHOLE: Final[LiteralString] = f"""
 SELECT s.rae, s.session::text, s.epoch, s.rev, s.seq, NOT s.stale AND s.absent_at IS NULL AND s.closed_at IS NULL,
     s.kafka_partition, s.kafka_offset, s.esn, s.esn_source, s.manufacturer, s.model, s.name, s.state, s.first_seen,
     s.onboarded_at,
-    (SELECT jsonb_agg(jsonb_build_array(i.mac, i.ip4, i.ip6, i.hostname, i.vendor_class, i.client_id, i.port,
-            i.oui_vendor, i.mac_random) ORDER BY i.place)::text
-        FROM device_interface AS i WHERE i.rae = s.rae AND i.session = s.session),
-    (SELECT jsonb_object_agg(a.name, a.value)::text
-        FROM device_attribute AS a WHERE a.rae = s.rae AND a.session = s.session)
-FROM {_KEYS} JOIN device_session s ON s.rae = k.rae AND s.session = k.session
+    (SELECT CASE WHEN octet_length(t.content) <= m.bytes_max THEN t.content ELSE '' END
+        FROM (SELECT jsonb_agg(jsonb_build_array(i.mac, i.ip4, i.ip6, i.hostname, i.vendor_class, i.client_id, i.port,
+                i.oui_vendor, i.mac_random) ORDER BY i.place)::text AS content
+            FROM device_interface AS i WHERE i.rae = s.rae AND i.session = s.session) AS t
+        WHERE t.content IS NOT NULL),
+    (SELECT CASE WHEN octet_length(t.content) <= m.bytes_max THEN t.content ELSE '' END
+        FROM (SELECT jsonb_object_agg(a.name, a.value)::text AS content
+            FROM device_attribute AS a WHERE a.rae = s.rae AND a.session = s.session) AS t
+        WHERE t.content IS NOT NULL)
+FROM {_KEYS} CROSS JOIN (SELECT %s::bigint AS bytes_max) AS m
+    JOIN device_session s ON s.rae = k.rae AND s.session = k.session
+"""  # noqa: S608 - constants
+
+# What READ_INTERFACES and READ_ATTRIBUTES would return of each.
+CONTENT_BYTES: Final[LiteralString] = f"""
+SELECT k.rae, k.session::text,
+    coalesce((SELECT sum(octet_length(a.name) + octet_length(a.value::text))
+        FROM device_attribute AS a WHERE a.rae = k.rae AND a.session = k.session), 0)::bigint
+    + coalesce((SELECT sum(octet_length(concat(i.hostname, i.vendor_class, i.client_id, i.port, i.oui_vendor)))
+        FROM device_interface AS i WHERE i.rae = k.rae AND i.session = k.session), 0)::bigint
+FROM {_KEYS}
 """  # noqa: S608 - constants
 
 PROBE: Final[LiteralString] = """

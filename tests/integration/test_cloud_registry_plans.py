@@ -150,8 +150,9 @@ def test_one_session_is_found_by_how_it_begins_and_read_by_its_key(connection):
     assert plan.indexes == {"device_session_session"}, plan.text
     assert 1 <= plan.rows <= 3
     keys = reader.columns([(RAE, session)])
-    for statement in (statements.READ, statements.READ_INTERFACES, statements.READ_ATTRIBUTES, statements.READ_WHOLE):
-        plan = Plan(connection, statement, keys)
+    by_keys = (statements.READ, statements.READ_INTERFACES, statements.READ_ATTRIBUTES, statements.CONTENT_BYTES)
+    for statement, values in (*((one, keys) for one in by_keys), (statements.READ_WHOLE, (*keys, 1 << 20))):
+        plan = Plan(connection, statement, values)
         assert not plan.read_whole, plan.text
         assert plan.buffers <= 30
     assert query.find_sessions(connection, session) == [(RAE, session)]

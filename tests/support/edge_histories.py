@@ -42,11 +42,16 @@ def unused_raes():
 
 
 class Edge:
-    """One RAE that keeps records and writes rows; ``says`` is given every message that reaches Kafka."""
+    """One RAE that keeps records and writes rows; ``says`` is given every message that reaches Kafka.
 
-    def __init__(self, rae, says):
+    ``reuses_ids``: a session that ended may begin again under its id. No RAE does that: each onboarding has a new one.
+    """
+
+    def __init__(self, rae, says, *, reuses_ids=True):
         self.rae = rae
         self.says = says
+        self.reuses_ids = reuses_ids
+        self.ended = set()
         self.epoch = 1000
         self.run = 0
         self.seq = 0
@@ -60,6 +65,8 @@ class Edge:
 
     def step(self, kind, nth, number):
         session = SESSIONS[nth]
+        if session in self.ended and not self.reuses_ids and kind in ("change", "checkpoint", "checkpoint row"):
+            return
         if kind == "change":
             self._change(session, number)
         elif kind == "checkpoint row" or (kind == "heal" and session in self.rows):
@@ -69,6 +76,7 @@ class Edge:
             self._ensure(session)
             self._out(msgspec.structs.replace(self._checkpoint(session), seq=None))
         elif kind == "closed" and self.rows.pop(session, None) is not None:
+            self.ended.add(session)
             self._row(closed(9, session=session, reason=("left", "merged")[number % 2]))
         elif kind == "event":
             about = "rae" if number % 2 else session

@@ -31,6 +31,8 @@ _SYN_S: Final = 8.0
 _LOOK_S: Final = 0.5
 _PAUSE_S: Final = 2.0
 """At most, before beginning anew: those who came together shall not come together again."""
+_FOREVER_S: Final = 3600.0
+"""How long a handshake may take is the caller's to say; asyncio has an opinion of its own, 60 s."""
 
 
 class Address(Struct, frozen=True):
@@ -118,10 +120,6 @@ async def _unless_dropped(plain: socket.socket, context: ssl.SSLContext, host: s
             handshake.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await handshake
-
-
-_FOREVER_S: Final = 3600.0
-"""How long a handshake may take is the caller's to say; asyncio has an opinion of its own, 60 s."""
 
 
 def _tcp_info(plain: socket.socket) -> tuple[int, int]:

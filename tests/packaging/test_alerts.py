@@ -15,7 +15,8 @@ from tests.support.services import unavailable
 pytestmark = pytest.mark.slow
 RULES = ETC / "prometheus" / "dmpd-alerts.yaml"
 ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
-AT = "60m"
+AT = {"DmpdCanaryUnproved": "5h"}
+"""When it is looked at; else after an hour."""
 """When it is looked: each series says what it was in the 60 minutes before, one value a minute."""
 
 
@@ -57,6 +58,10 @@ CASES = {
     ),
     "DmpdStreamRetention": above('dmpd_stream_lag_seconds{partition="1"}', 86_401, 86_400),
     "DmpdCanaryFailed": above('dmpd_canary_verdict{verdict="fail"}', 1, 0),
+    "DmpdCanaryUnproved": (
+        {'dmpd_canary_verdict{verdict="unknown"}': "1x310"},
+        {'dmpd_canary_verdict{verdict="unknown"}': "0x100 1x180 0x30"},  # one run
+    ),
     "DmpdCanarySilent": (
         {"dmpd_canary_ended_age_seconds": "12601x70"},
         {"dmpd_canary_ended_age_seconds": "-1x70"},  # no run is known
@@ -134,7 +139,9 @@ def test_a_rule_fires_on_what_it_is_for_and_not_otherwise(tmp_path, promtool, na
         {
             "interval": "1m",
             "input_series": [{"series": series, "values": values} for series, values in given.items()],
-            "promql_expr_test": [{"expr": alerts_like(name), "eval_time": AT, "exp_samples": samples(fires=expected)}],
+            "promql_expr_test": [
+                {"expr": alerts_like(name), "eval_time": AT.get(name, "1h"), "exp_samples": samples(fires=expected)}
+            ],
         }
         for given, expected in cases
     ]

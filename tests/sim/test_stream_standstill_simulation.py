@@ -41,13 +41,13 @@ class Operated(Simulation):
         self._check()
 
     def finish(self):
-        for number in range(PARTITIONS):
-            self.order("resume", number)
         for _ in range(history.QUIET_TURNS):
             self.turn()
             for number, partition in self.parent._partitions.items():
                 if partition.standstill.state == "halted":
                     self.order(self.dice.choice(["resume", "skip"]), number)
+                elif partition.standstill.state == "paused":  # also one that was, while a client was replaced
+                    self.order("resume", number)
             if all(map(self.broker.is_finished, self.broker.values)):
                 return
         raise ViolationError(f"nothing moves: committed {self.broker.committed}")

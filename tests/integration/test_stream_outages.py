@@ -80,7 +80,7 @@ def test_markers_at_the_end_of_the_log_are_no_reason_to_heal(tmp_path, kafka):
     """A marker's offset never comes: lag by records stays 1, by seconds it is 0, and nobody is blamed."""
     topic = topic_of(kafka)
     haste = {"fetch_silence_timeout_s": 2.0, "stuck_timeout_s": 1.0, "sink_silence_timeout_s": 1.0}
-    with daemon(tmp_path, kafka, topic, **haste, nothing_moves_timeout_s=2.0) as stream:
+    with daemon(tmp_path, kafka, topic, **haste, nothing_moves_timeout_s=4.0) as stream:
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic})
         producer.init_transactions(30)
         producer.begin_transaction()

@@ -128,7 +128,7 @@ def test_a_dead_kafka_ends_by_the_deadline_and_says_that_the_commit_is_not_answe
 @pytest.mark.slow
 def test_a_stop_in_the_middle_of_a_rebalance(group, load, cluster):
     """The second joins; while the first gives up a partition whose sink is slow, both are told to end."""
-    group.start("one", options={"record_s": 0.002})
+    group.start("one", options={"record_s": 0.025})  # slower than the load: its rings hold something whenever one looks
     group.wait_shared("one")
     with load:
         fed(group)

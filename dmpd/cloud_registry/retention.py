@@ -9,7 +9,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, LiteralString, NamedTuple
 
 from dmpd.cloud_registry import metrics
@@ -123,11 +124,11 @@ def remove_old(connection: Connection, settings: RetentionSettings, *, rest: Cal
         rest: Waits for the seconds that it is given; True = stop.
     """
     return Removed(
-        events=_in_batches(lambda: _events(connection, settings), settings.batch_rows, rest),
-        tombstones=_in_batches(lambda: _tombstones(connection, settings), settings.batch_rows, rest),
-        canaries=_canaries(connection, settings, rest),
-        grants=_in_batches(lambda: _access(connection, settings, "access_grant"), settings.batch_rows, rest),
-        audit=_in_batches(lambda: _access(connection, settings, "access_event"), settings.batch_rows, rest),
+        events=_in_batches([lambda: _events(connection, settings)], settings.batch_rows, rest),
+        tombstones=_in_batches([lambda: _tombstones(connection, settings)], settings.batch_rows, rest),
+        canaries=_in_batches(_canaries(connection, settings), settings.batch_rows, rest),
+        grants=_in_batches([lambda: _access(connection, settings, "access_grant")], settings.batch_rows, rest),
+        audit=_in_batches([lambda: _access(connection, settings, "access_event")], settings.batch_rows, rest),
     )
 
 
@@ -169,15 +170,19 @@ class Retention:
                     )
 
 
-def _in_batches(batch: Callable[[], int], rows_max: int, rest: Callable[[float], bool]) -> int:
-    """Repeat ``batch`` until one was not full; returns the rows."""
+def _in_batches(batches: Iterable[Callable[[], int]], rows_max: int, rest: Callable[[float], bool]) -> int:
+    """Repeat each of ``batches`` until it was not full, with a rest between any two; returns the rows."""
     total = 0
-    while True:
-        began_s = time.monotonic()
-        rows = batch()
-        total += rows
-        if rows < rows_max or rest(time.monotonic() - began_s):
-            return total
+    began_s: float | None = None
+    for batch in batches:
+        rows = rows_max
+        while rows >= rows_max:
+            if began_s is not None and rest(time.monotonic() - began_s):
+                return total
+            began_s = time.monotonic()
+            rows = batch()
+            total += rows
+    return total
 
 
 def _events(connection: Connection, settings: RetentionSettings) -> int:
@@ -199,20 +204,12 @@ def _tombstones(connection: Connection, settings: RetentionSettings) -> int:
         return _remove_sessions(connection, keys)
 
 
-def _canaries(connection: Connection, settings: RetentionSettings, rest: Callable[[float], bool]) -> int:
-    total = 0
+def _canaries(connection: Connection, settings: RetentionSettings) -> Iterator[Callable[[], int]]:
     everyone = [rae for (rae,) in connection.execute(_CANARIES)]
     for first in range(0, len(everyone), _CANARIES_AT_ONCE):
         asked = (everyone[first : first + _CANARIES_AT_ONCE], settings.canary_hours, settings.batch_rows)
         for statement in (_CANARY_SESSIONS, _CANARY_EVENTS, _CANARY_RAES):
-            rows = settings.batch_rows
-            while rows >= settings.batch_rows:
-                began_s = time.monotonic()
-                rows = _canary_batch(connection, statement, asked)
-                total += rows
-                if rest(time.monotonic() - began_s):
-                    return total
-    return total
+            yield partial(_canary_batch, connection, statement, asked)
 
 
 def _canary_batch(connection: Connection, statement: LiteralString, asked: tuple[list[str], int, int]) -> int:

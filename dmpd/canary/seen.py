@@ -82,19 +82,15 @@ def facts_of(seen: Seen, settings: CanarySettings, problems: Iterable[Reason]) -
     late_after_s = settings.thresholds.late_after_s
     checked = _checked(seen.arrivals, seen.history, late_after_s, told=bool(seen.told), drained=seen.drained)
     rows_s = list(_rows_s(seen, checked, late_after_s))
-    around = _around(seen, settings, late_after_s, checked)
     return structs.replace(
-        around,
+        _around(seen, settings, late_after_s, checked),
         times=_times(seen, checked, rows_s),
         sent=checked.sent,
         acked=checked.acked,
         arrived=checked.arrived,
-        unsent=around.unsent + sum(one.unsent for one in seen.told),
-        unsettled=around.unsettled + checked.unsettled,
         lost=counted(checked.lost),
         duplicates=counted(checked.duplicates),
         late=counted(checked.late),
-        refused=_sum((counted(checked.refused), around.refused)),
         disconnects=_sum(one.disconnects for one in seen.told),
         rows_compared=seen.compared,
         rows_behind=counted(seen.rows_behind),
@@ -140,9 +136,9 @@ def _around(seen: Seen, settings: CanarySettings, late_after_s: float, checked: 
         connects_anew=sum(one.anew for one in seen.connected),
         wrong=_sum((counted(checked.wrong), counted(control.wrong), counted(seen.wrong_rows))),
         reordered=_sum((counted(checked.reordered), counted(control.reordered))),
-        unsent=sum(one.unsent for one in control_told),
-        unsettled=control.unsettled,
-        refused=counted(control.refused),
+        unsent=sum(one.unsent for one in everybody),
+        unsettled=checked.unsettled + control.unsettled,
+        refused=_sum((counted(checked.refused), counted(control.refused))),
         acl_holes=_sum(one.holes for one in everybody),
         leftovers=_sum((*(one.leftovers for one in everybody), counted(seen.leftovers))),
         control=dict(_control(seen)),

@@ -25,8 +25,9 @@ from dmpd.model.topics import (
     parse_topic,
 )
 from dmpd.model.topics import rsp_topic as response_topic
+from dmpd.runtime.mqtt_dial import Address
 from dmpd.runtime.mqtt_frames import Message
-from dmpd.runtime.mqtt_mass import Address, MassClient, Opened
+from dmpd.runtime.mqtt_mass import MassClient, Opened
 
 NOT_AUTHORIZED: Final = 0x87
 _WINDOW: Final = 20

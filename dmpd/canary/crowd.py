@@ -25,7 +25,8 @@ from dmpd.model.codec import encode
 from dmpd.model.messages import Closed
 from dmpd.model.topics import info_topic
 from dmpd.runtime.certificate import ends_at
-from dmpd.runtime.mqtt_mass import Address, MassClient, Opened, client_context, resolve
+from dmpd.runtime.mqtt_dial import Address, resolve
+from dmpd.runtime.mqtt_mass import MassClient, Opened, client_context
 from dmpd.runtime.mqtt_stream import MqttUnreachableError
 
 _TICK_S: Final = 0.005

@@ -13,11 +13,9 @@ from typing import Final
 from msgspec import Struct
 
 from dmpd.runtime import mqtt_packets as packets
-from dmpd.runtime.mqtt_dial import Address, Dial, resolve
+from dmpd.runtime.mqtt_dial import Address, Dial
 from dmpd.runtime.mqtt_frames import Frames, Message, ProtocolError, pubacks
 from dmpd.runtime.mqtt_stream import MqttUnreachableError, Stream
-
-__all__ = ["Address", "MassClient", "Opened", "client_context", "resolve"]
 
 _MIDS: Final = 0xFFFF
 

@@ -13,7 +13,8 @@ import pytest
 
 from dmpd.lab.server import free_ports
 from dmpd.runtime import mqtt_dial
-from dmpd.runtime.mqtt_mass import MassClient, client_context, resolve
+from dmpd.runtime.mqtt_dial import resolve
+from dmpd.runtime.mqtt_mass import MassClient, client_context
 from dmpd.runtime.mqtt_stream import MqttUnreachableError
 from tests.support.aio import async_test, until
 from tests.support.proxy import TcpProxy

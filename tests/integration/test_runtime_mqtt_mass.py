@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dmpd.runtime.mqtt_dial import resolve
 from dmpd.runtime.mqtt_frames import Message
-from dmpd.runtime.mqtt_mass import MassClient, client_context, resolve
+from dmpd.runtime.mqtt_mass import MassClient, client_context
 from dmpd.runtime.mqtt_stream import MqttUnreachableError
 from tests.support.aio import async_test, until
 from tests.support.services import public_folder, start_mosquitto

@@ -61,8 +61,7 @@ def since(text: str) -> datetime:
     try:
         if found is not None:
             return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
-        instant = datetime.fromisoformat(text)
-        return instant.astimezone(UTC) if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+        return _in_utc(text)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"expected 30m, 2h, 3d or an RFC 3339 time, got {text!r}") from error
 
@@ -81,10 +80,15 @@ def span(text: str) -> timedelta:
 def instant(text: str) -> datetime:
     """A time of day and date; without an offset it is UTC."""
     try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return _in_utc(text)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"expected an RFC 3339 time, got {text[:40]!r}") from error
+
+
+def _in_utc(text: str) -> datetime:
+    """Raises ``ValueError``, ``OverflowError``."""
+    found = datetime.fromisoformat(text)
+    return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def rae(text: str) -> str:

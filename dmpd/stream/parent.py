@@ -78,9 +78,9 @@ class Parent:
         producer: RecordProducer,
         lifecycle: Lifecycle,
         status: StreamStatus,
+        stop_watch: StopWatch,
         source_of: SourceOf = whole_key,
         control: Control | None = None,
-        stop_watch: StopWatch | None = None,
     ) -> None:
         """``stop_watch``: started and ended by the caller."""
         self._settings = settings
@@ -113,7 +113,7 @@ class Parent:
         """Closed; what they were when the client failed, until another one gets partitions."""
         self._rebuild_backoff = Backoff(_REBUILD_FIRST_S, _REBUILD_MAX_S, random=random.random)
         self._drain: Drain | None = None
-        self._stop_watch = stop_watch or StopWatch(lifecycle, timeout_s=settings.drain_timeout_s)
+        self._stop_watch = stop_watch
         self._stop_watch.remainder = self._remainder
         self._has_joined = False
         self._is_leaving = False

@@ -97,9 +97,9 @@ def run(
             producer=producer,
             lifecycle=lifecycle,
             status=status or StreamStatus(),
+            stop_watch=stop_watch,
             source_of=source,
             control=control,
-            stop_watch=stop_watch,
         )
         return parent.run()
     finally:

@@ -85,6 +85,7 @@ class Simulation:
             producer=MemoryProducer(self.broker.dead),
             lifecycle=self.lifecycle,
             status=NoStatus(),
+            stop_watch=drain_module.StopWatch(self.lifecycle, timeout_s=SETTINGS.drain_timeout_s),
         )
         self.parent._lookout._watermarks = SimWatermarks(self)
         self.parent._join()

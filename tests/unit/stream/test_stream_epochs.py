@@ -9,6 +9,7 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import intake as intake_module
 from dmpd.stream import parent as parent_module
+from dmpd.stream.drain import StopWatch
 from dmpd.stream.invalid_window import Verdicts
 from dmpd.stream.parent import Parent
 from dmpd.stream.settings import StreamSettings
@@ -68,13 +69,15 @@ class NoProducer:
 @pytest.fixture
 def parent(monkeypatch):
     monkeypatch.setattr(parent_module, "StreamConsumer", ScriptedConsumer)
+    lifecycle = Lifecycle("test")
     parent = Parent(
         KafkaSettings(),
         SETTINGS,
         server=NoServer(),
         producer=NoProducer(),
-        lifecycle=Lifecycle("test"),
+        lifecycle=lifecycle,
         status=StreamStatus(),
+        stop_watch=StopWatch(lifecycle, timeout_s=SETTINGS.drain_timeout_s),
     )
     parent._join()
     parent.on_assigned({0: 5, 1: 0})

@@ -8,6 +8,7 @@ from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import channel, workers
 from dmpd.stream.channel import Emit, ParentEnd, WorkerEnd
+from dmpd.stream.drain import StopWatch
 from dmpd.stream.frames import Frame
 from dmpd.stream.outgoing import BACKLOG_MAX, OutgoingRecords
 from dmpd.stream.parent import Parent
@@ -31,13 +32,15 @@ class SilentProducer:
 
 def test_a_paused_loop_waits_for_the_broker_instead_of_the_workers(monkeypatch):
     producer = SilentProducer()
+    lifecycle = Lifecycle("test")
     parent = Parent(
         KafkaSettings(),
         StreamSettings(ring_bytes=1 << 16, max_record_bytes=4096),
         server=None,
         producer=producer,
-        lifecycle=Lifecycle("test"),
+        lifecycle=lifecycle,
         status=StreamStatus(),
+        stop_watch=StopWatch(lifecycle, timeout_s=1.0),
     )
     waited_s = []
     monkeypatch.setattr(workers, "wait", lambda _partitions, timeout_s: waited_s.append(timeout_s))

@@ -5,6 +5,7 @@ import pytest
 from dmpd.runtime.lifecycle import Lifecycle
 from dmpd.runtime.settings import KafkaSettings
 from dmpd.stream import parent as parent_module
+from dmpd.stream.drain import StopWatch
 from dmpd.stream.parent import Parent
 from dmpd.stream.partition import Partition
 from dmpd.stream.settings import StreamSettings
@@ -28,13 +29,15 @@ class Silent:
 @pytest.fixture
 def parent(monkeypatch):
     silent = Silent()
+    lifecycle = Lifecycle("test")
     parent = Parent(
         KafkaSettings(),
         SETTINGS,
         server=silent,
         producer=silent,
-        lifecycle=Lifecycle("test"),
+        lifecycle=lifecycle,
         status=StreamStatus(),
+        stop_watch=StopWatch(lifecycle, timeout_s=SETTINGS.drain_timeout_s),
     )
     monkeypatch.setattr(parent._workers, "tend", lambda partitions, now_s: None)
     parent.on_assigned({0: 5, 1: 0})

@@ -6,10 +6,10 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from tests.support import stream_scenarios as scenarios
-from tests.support.stream_committed import CommittedWatch
 from tests.support.stream_daemon import wait_for
-from tests.support.stream_group import Bystander, Group, SteadyLoad, freeze, thaw
+from tests.support.stream_group import Group, SteadyLoad, freeze, thaw
 from tests.support.stream_record import read_lives
+from tests.support.stream_watches import Bystander, CommittedWatch
 
 pytestmark = pytest.mark.services
 

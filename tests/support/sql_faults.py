@@ -3,6 +3,7 @@ transaction or at its COMMIT, and a gate at which writers wait in the middle of 
 """
 
 import contextlib
+import threading
 import time
 
 from tests.support.services import only_postgresql
@@ -95,6 +96,18 @@ def gate(connection, table, doing="INSERT OR UPDATE"):
         yield
     finally:
         connection.execute("SELECT pg_advisory_unlock(%s)", (_GATE,))
+
+
+def race(connection, table, works):
+    """Run ``works``, a thread each: the next begins when the ones before wait, the first of them behind its writes."""
+    threads = [threading.Thread(target=work) for work in works]
+    with gate(connection, table):
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            wait_for_waiters(connection, waiting)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def wait_for_waiters(connection, count=1, timeout_s=60):

@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import ExitStack
 
-from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.support.stream_daemon import StreamDaemon, wait_for
 from tests.support.stream_record import HANDLER, read_lives
@@ -59,34 +59,6 @@ class SteadyLoad:
             wanted = int((time.monotonic() - began_s) * self._per_s)
             self.send(wanted - sent)
             sent = wanted
-
-
-class Bystander:
-    """A bare consumer of the same partitions, in no group: how long the machine alone keeps one that reads waiting."""
-
-    def __init__(self, bootstrap, topic, partitions):
-        self.longest_wait_s = 0.0
-        self._client = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{topic}-bystander"})
-        self._client.assign([TopicPartition(topic, n, OFFSET_END) for n in range(partitions)])
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stopping.set()
-        self._thread.join()
-        self._client.close()
-
-    def _run(self):
-        last_s = {}
-        while not self._stopping.is_set():
-            messages, now_s = self._client.consume(1000, _TICK_S), time.monotonic()
-            for number in {message.partition() for message in messages if message.error() is None}:
-                self.longest_wait_s = max(self.longest_wait_s, now_s - last_s.get(number, now_s))
-                last_s[number] = now_s
 
 
 class Group:

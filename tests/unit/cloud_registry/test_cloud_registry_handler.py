@@ -22,19 +22,12 @@ from tests.support.rows import (
     always_by_full_rules,
     events_of,
     make_handler,
-    migrated,
     record_of,
     rows_of,
 )
 from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from msgspec import Raw
 from dmpd.cloud_registry import reader
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from tests.support.messages import RAE, change, checkpoint, session_id
-from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
+from tests.support.rows import OutputTwin, make_handler, record_of, rows_of
 
 pytestmark = pytest.mark.services
 SESSIONS = 12
@@ -18,12 +18,6 @@ _ENLARGE = """
 INSERT INTO device_attribute SELECT rae, session, 'big-' || n, ('[' || repeat('1e308,', 2700) || '0]')::jsonb
 FROM device_session, generate_series(1, 15) AS n
 """
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 def hand(handler, messages, start=0):

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from functools import partial
 
 import msgspec
 import pytest
@@ -13,15 +14,9 @@ from dmpd.model.record import DeviceRecord, RecordPatch
 from dmpd.runtime.database import connect
 from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, session_id
-from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
+from tests.support.rows import OutputTwin, make_handler, record_of, rows_of
 
 pytestmark = pytest.mark.services
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 def race(connection, postgres, first, second):
@@ -32,18 +27,9 @@ def race(connection, postgres, first, second):
         with contextlib.closing(make_handler(postgres)) as handler:
             handler.handle([record_of(message, offset)], output)
 
-    threads = [
-        threading.Thread(target=work, args=(message, offset, outputs[offset]))
-        for offset, message in enumerate((first, second))
-    ]
     sql_faults.install(connection)
-    with sql_faults.gate(connection, "device_attribute"):
-        for waiting, thread in enumerate(threads, 1):
-            thread.start()
-            sql_faults.wait_for_waiters(connection, waiting)
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
+    works = [partial(work, message, offset, outputs[offset]) for offset, message in enumerate((first, second))]
+    sql_faults.race(connection, "device_attribute", works)
     assert [output.refused for output in outputs] == [{}, {}]
     return rows_of(connection)[SESSION]
 
@@ -77,15 +63,8 @@ def test_the_second_writer_of_a_rae_judges_what_the_first_one_left(connection, p
             own.handle([record_of(said, offset)], OutputTwin())
 
     work(1, 0)
-    threads = [threading.Thread(target=work, args=(run, offset)) for offset, run in enumerate((3, 2), 1)]
     sql_faults.install(connection)
-    with sql_faults.gate(connection, "rae"):
-        for waiting, thread in enumerate(threads, 1):
-            thread.start()
-            sql_faults.wait_for_waiters(connection, waiting)
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
+    sql_faults.race(connection, "rae", [partial(work, run, offset) for offset, run in enumerate((3, 2), 1)])
     assert connection.execute("SELECT run FROM rae").fetchone() == (3,)
 
 

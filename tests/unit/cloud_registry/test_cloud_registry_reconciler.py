@@ -18,19 +18,13 @@ from dmpd.model.topics import partition_of
 from dmpd.runtime.database import DatabaseUnreachableError, connect
 from dmpd.runtime.kafka_memory import MemoryKafka, MemoryProducer
 from tests.support.messages import AT, EPOCH, RAE, change, checkpoint, closed, session_id
-from tests.support.rows import OutputTwin, make_handler, migrated, record_of
+from tests.support.rows import OutputTwin, make_handler, record_of
 from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
 
 PARTITIONS = 4
 FAST = ReconcileSettings(interval_s=0.01)
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 @pytest.fixture

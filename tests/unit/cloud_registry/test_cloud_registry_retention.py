@@ -20,7 +20,7 @@ from dmpd.runtime.settings import DatabaseSettings, TopicSettings
 from dmpd.stream.settings import StreamSettings
 from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, checkpoint, closed, session_id
-from tests.support.rows import OutputTwin, make_handler, migrated, record_of, rows_of
+from tests.support.rows import OutputTwin, make_handler, record_of, rows_of
 from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
@@ -33,12 +33,6 @@ AGE = {
     "device_event": "UPDATE device_event SET recorded_at = recorded_at - %(h)s * INTERVAL '1 hour' WHERE rae = %(rae)s",
     "rae": "UPDATE rae SET applied_at = applied_at - %(h)s * INTERVAL '1 hour' WHERE rae = %(rae)s",
 }
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 def fill(settings, rae, numbers, *, ends):

@@ -11,7 +11,7 @@ from dmpd.cloud_registry.same_json import same_record
 from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, closed, session_id
-from tests.support.rows import OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+from tests.support.rows import OutputTwin, events_of, make_handler, record_of, rows_of
 from tests.support.services import only_postgresql
 
 pytestmark = pytest.mark.services
@@ -22,12 +22,6 @@ RECORD = DeviceRecord(
     interfaces=(Interface(mac="02:00:00:00:00:01", ip4="10.0.0.7"),),
     attributes={"a": Raw(b"1"), "b": Raw(b'"x"'), "c": Raw(b'{"z": 1.50, "y": [true]}'), "d": Raw(b"1.50")},
 )
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import threading
+from functools import partial
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from dmpd.model.messages import Roster
 from dmpd.model.record import DeviceRecord, Interface, RecordPatch
 from tests.support import sql_faults
 from tests.support.messages import AT, EPOCH, RAE, SESSION, change, checkpoint, session_id
-from tests.support.rows import OutputTwin, events_of, make_handler, migrated, record_of, rows_of
+from tests.support.rows import OutputTwin, events_of, make_handler, record_of, rows_of
 from tests.support.services import only_postgresql
 
 RECORD = DeviceRecord(
@@ -25,12 +25,6 @@ RECORD = DeviceRecord(
 )
 SESSIONS = [session_id(number) for number in range(1, 6)]
 services = pytest.mark.services
-
-
-@pytest.fixture
-def connection(postgres):
-    with migrated(postgres) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -195,14 +189,7 @@ def test_two_workers_write_the_same_change_once(stored, postgres):
             raise
 
     sql_faults.install(stored)
-    threads = [threading.Thread(target=work, args=(start,)) for start in (70, 80)]
-    with sql_faults.gate(stored, "device_attribute"):
-        for waiting, thread in enumerate(threads, 1):
-            thread.start()
-            sql_faults.wait_for_waiters(stored, waiting)
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
+    sql_faults.race(stored, "device_attribute", [partial(work, start) for start in (70, 80)])
     assert failures == []
     assert stored.execute("SELECT kafka_offset, rev FROM device_session WHERE session = %s", (SESSION,)).fetchall() == [
         (70, 2)
